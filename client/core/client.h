@@ -1,0 +1,223 @@
+#pragma once
+
+// libterrace: chunks of KV cache from the node's daemon.
+//
+// A hit costs a lookup in shared memory and no system call.  Whatever fails is a miss: no call
+// throws, none waits beyond its deadline, and while the daemon is away every call answers
+// kUnavailable at once; the client reconnects by itself and registers its namespaces again.
+//
+// A forked child holds nothing of its parent's session: its first call connects anew.  Pins taken
+// before the fork must not be used in the child.
+//
+// Threads: a Client and its Namespaces may be used from any number of threads.  A Pin has one user at
+// a time and may outlive the Client.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/shm/chunk_key.h"
+#include "storage/base/result.h"
+
+namespace terrace {
+
+struct ClientOptions {
+  std::string socket;  // empty: $TERRACE_SOCKET, else $XDG_RUNTIME_DIR/terrace/terraced.sock, else /run/terrace/terraced.sock
+  std::string client_name;             // for status; empty: the process' name
+  int64_t connect_timeout_ns = 2'000'000'000;
+  bool reconnect = true;
+};
+
+// A key from an engine's bytes: up to 32 as they are, longer ones by SHA-256.  kInvalid when empty.
+Result<shm::ChunkKey> MakeKey(std::span<const std::byte> bytes, uint16_t part = 0);
+
+// Bytes of a ready chunk, held in place.  Movable; the bytes stay what they are until Release.
+class Pin {
+ public:
+  Pin() = default;
+  Pin(Pin&& other) noexcept;
+  Pin& operator=(Pin&& other) noexcept;
+  ~Pin();
+
+  bool held() const { return session_ != nullptr; }
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+  // Compares the bytes with the record's leaf hashes.  kCorrupt: treat as a miss.
+  Status Verify() const;
+  void Release();
+
+ private:
+  friend class Session;
+  std::shared_ptr<class Session> session_;
+  std::span<const std::byte> bytes_;  // the payload; the record's header lies in front
+  uint32_t pin_ = 0;
+  shm::ChunkKey key_;
+  uint32_t namespace_id_ = 0;
+};
+
+enum class KeyState : uint8_t { kAbsent, kFilling, kReady };
+
+struct MatchResult {
+  StatusCode status = StatusCode::kOk;
+  size_t prefix = 0;             // leading keys that are ready
+  std::vector<KeyState> states;  // one a key
+};
+
+struct GetResult {
+  StatusCode status = StatusCode::kNotFound;  // kOk: `pin` is held
+  Pin pin;
+};
+
+struct GetOptions {
+  int64_t timeout_ns = 1'000'000'000;
+  bool wait_for_filling = false;  // a key that another process is writing is waited for
+  bool verify = false;            // hash the bytes before answering
+};
+
+struct PutItem {
+  shm::ChunkKey key;
+  std::span<const std::byte> payload;
+};
+
+struct PutRequest {
+  shm::ChunkKey key;
+  uint32_t payload_bytes = 0;
+};
+
+// Claims of one batch, in flight or granted.  Each granted key must be filled and committed; what
+// is not when the ticket goes is aborted.
+class PutTicket {
+ public:
+  struct Grant {
+    StatusCode status = StatusCode::kBusy;  // kOk: write `payload`
+    std::byte* payload = nullptr;           // in the daemon's memory, payload_bytes long, 4 KiB-aligned
+  };
+
+  PutTicket() = default;
+  PutTicket(PutTicket&&) noexcept;
+  PutTicket& operator=(PutTicket&&) noexcept;
+  ~PutTicket();
+
+  // Waits for the daemon's answer.  One grant a request, in order.
+  std::span<const Grant> Wait();
+
+  // Fills grant `i` from `source` with a non-temporal copy that hashes as it goes.
+  // REQUIRES: grant i is kOk and not yet filled.
+  void Fill(size_t i, const void* source);
+
+  // Hashes what somebody else (a GPU's DMA) has written into grant `i`.
+  void Seal(size_t i);
+
+  // Publishes what was filled or sealed, aborts the rest; answers each request's end.  The second
+  // form does not wait: the answers come with Finish.
+  std::vector<StatusCode> Commit();
+  void CommitAsync();
+  std::vector<StatusCode> Finish();
+
+ private:
+  friend class Namespace;
+  struct Batch;
+  std::unique_ptr<Batch> batch_;
+};
+
+struct NamespaceIdentity {  // NamespaceSpec of the daemon; see docs/protocol.md
+  std::string label, model, weights_digest, dtype, layout;
+  uint32_t tokens_per_chunk = 0;
+  std::vector<uint64_t> layer_bytes;
+  uint32_t ranks = 1;
+  std::vector<uint32_t> group_trailing = {0};  // a KV group: 0 every chunk, n the trailing n
+  std::string hash_algorithm, hash_seed, engine_build, isa, salt;
+};
+
+// A registered namespace.  At most kBatchKeysMax (256) keys a call travel in one request; more are
+// cut into several.
+class Namespace {
+ public:
+  ~Namespace();
+
+  // No daemon, no system call.
+  MatchResult Match(std::span<const shm::ChunkKey> keys) const;
+
+  // The longest prefix, in chunks, that can be restored under the namespace's ranks and groups:
+  // `keys` are of part 0; each part's key is the same bytes with that part.
+  size_t RestorablePrefix(std::span<const shm::ChunkKey> keys) const;
+
+  // A DRAM hit takes no system call; what the library cannot answer alone goes through the ring.
+  // Touches the keys that hit, the last first.
+  std::vector<GetResult> Get(std::span<const shm::ChunkKey> keys, const GetOptions& options = {});
+
+  // One key, the shortest way: a hit allocates nothing.
+  StatusCode GetOne(const shm::ChunkKey& key, Pin* pin);
+
+  // BeginPut, fill, commit.  kExists is success of another kind: the key is there or on its way.
+  std::vector<StatusCode> Put(std::span<const PutItem> items, int64_t timeout_ns = 30'000'000'000);
+
+  // Sends the claims and returns; several tickets may be in flight.  At most 256 requests.
+  Result<PutTicket> BeginPut(std::span<const PutRequest> requests,
+                             int64_t timeout_ns = 30'000'000'000);
+
+  std::vector<StatusCode> Prefetch(std::span<const shm::ChunkKey> keys,
+                                   int64_t timeout_ns = 1'000'000'000);
+  std::vector<StatusCode> Remove(std::span<const shm::ChunkKey> keys);
+  std::vector<StatusCode> Lease(std::span<const shm::ChunkKey> keys, int64_t ttl_ns);
+
+  const NamespaceIdentity& identity() const;
+
+ private:
+  friend class Client;
+  struct Impl;
+  explicit Namespace(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+struct ListedChunk {
+  shm::ChunkKey key;
+  std::string namespace_label;
+  uint32_t payload_bytes = 0;
+  KeyState state = KeyState::kAbsent;
+  uint32_t segment = 0;
+  uint64_t offset = 0;
+  double worth = 0;
+  uint32_t reuse_class = 0;
+  int64_t lease_left_ms = 0;
+};
+
+struct ListedNamespace {
+  NamespaceIdentity identity;
+  uint32_t id = 0;
+  uint64_t epoch = 0, chunk_count = 0, chunk_bytes = 0;
+};
+
+class Client {
+ public:
+  // kUnavailable when nobody answers within the connect timeout, naming the socket.
+  static Result<std::unique_ptr<Client>> Connect(ClientOptions options = {});
+  // The same, but a daemon that is away is no error: calls answer kUnavailable until it is there.
+  static std::unique_ptr<Client> Create(ClientOptions options = {});
+  ~Client();
+
+  bool available() const;
+  const std::string& socket() const;
+
+  // kInvalid names the field in which a namespace registered earlier under this label differs.
+  Result<std::shared_ptr<Namespace>> Register(const NamespaceIdentity& identity);
+
+  // -- Looking inside ---------------------------------------------------------------------------
+  Result<std::string> StatusJson();
+  Result<std::vector<ListedNamespace>> Namespaces();
+  Result<std::vector<ListedChunk>> List(uint64_t* cursor, uint32_t limit);
+  Result<ListedChunk> Describe(std::string_view label, const shm::ChunkKey& key);
+  Result<uint64_t> ClearNamespace(std::string_view label);
+  Status BumpEpoch(std::string_view label);
+
+ private:
+  struct Impl;
+  explicit Client(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,58 @@
+#pragma once
+
+// A chunk as it is stored, the same in every tier: a header of 4 KiB, then the payload; the whole
+// is a multiple of 4 KiB.  Drawn in docs/format.md; pinned by a golden test.  All integers are
+// little-endian.
+//
+// Threads: plain bytes.  Who fills a header owns it until the chunk is published; afterwards it
+// never changes.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace terrace::shm {
+
+inline constexpr uint64_t kRecordMagic = 0x3144524345525254;  // "TRRECRD1"
+inline constexpr uint16_t kRecordVersion = 1;
+inline constexpr uint32_t kRecordHeaderBytes = 4096;
+inline constexpr uint32_t kRecordAlignment = 4096;
+inline constexpr uint32_t kLeafBytes = 64 * 1024;  // payload bytes under one leaf hash
+inline constexpr uint32_t kPayloadBytesMax = 16 * 1024 * 1024;
+inline constexpr uint32_t kLeafCountMax = kPayloadBytesMax / kLeafBytes;
+
+enum class HashAlgorithm : uint8_t { kXxh3_64 = 1 };
+
+struct RecordHeader {
+  uint64_t magic;            // kRecordMagic
+  uint16_t version;          // kRecordVersion
+  uint8_t hash_algorithm;    // HashAlgorithm of the leaves
+  uint8_t key_length;        // ChunkKey::length
+  uint16_t part;             // ChunkKey::part
+  uint16_t codec;            // 0: the payload is stored as it is
+  uint64_t key[4];           // ChunkKey::words
+  uint32_t namespace_id;
+  uint32_t payload_bytes;    // plain bytes, 1..kPayloadBytesMax
+  uint32_t stored_bytes;     // bytes behind the header; equals payload_bytes when codec is 0
+  uint32_t leaf_count;       // ceil(payload_bytes / kLeafBytes)
+  uint8_t reserved[24];      // zero
+  uint64_t header_checksum;  // XXH3-64 of the header with this word zero: bytes [0, 4096)
+  uint64_t leaves[kLeafCountMax];  // XXH3-64 of each leaf of the plain payload; unused are zero
+  uint8_t padding[1952];     // zero
+};
+static_assert(sizeof(RecordHeader) == kRecordHeaderBytes);
+static_assert(offsetof(RecordHeader, key) == 16);
+static_assert(offsetof(RecordHeader, namespace_id) == 48);
+static_assert(offsetof(RecordHeader, header_checksum) == 88);
+static_assert(offsetof(RecordHeader, leaves) == 96);
+
+// Bytes that a payload takes in a segment, header and padding included.
+constexpr uint64_t RecordBytes(uint64_t payload_bytes) {
+  return kRecordHeaderBytes +
+         (payload_bytes + kRecordAlignment - 1) / kRecordAlignment * kRecordAlignment;
+}
+
+constexpr uint32_t LeafCount(uint64_t payload_bytes) {
+  return static_cast<uint32_t>((payload_bytes + kLeafBytes - 1) / kLeafBytes);
+}
+
+}  // namespace terrace::shm

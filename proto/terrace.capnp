@@ -1,0 +1,125 @@
+@0xd1f7a3c0b5e84a62;
+
+# Terrace's control plane.  Any Cap'n Proto client can speak it; payloads may travel in its
+# messages.  A session's shared memory (proto/shm) is handed over as descriptors, to local clients.
+#
+# Dropping a capability releases what it stands for: a Session ends with its last reference or with
+# its connection.  Every call completes exactly once.  A message carries at most 32 MiB of payload, a
+# connection at most 64 MiB in flight.  Status codes are those of storage/base/status.h, in order.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("terrace::rpc");
+
+enum Code {
+  ok @0; notFound @1; busy @2; exists @3; stale @4; invalid @5; denied @6; deadline @7;
+  cancelled @8; unavailable @9; corrupt @10; noSpace @11; ioError @12;
+}
+
+struct Status { code @0 :Code; message @1 :Text; }
+
+struct Key {
+  bytes @0 :Data;   # at most 32 bytes, or 32 bytes of SHA-256 with `hashed`
+  part @1 :UInt16;
+  hashed @2 :Bool;  # the bytes are the SHA-256 of a longer key
+}
+
+struct GroupRule { trailing @0 :UInt32; }  # 0: every chunk; n: the last n of a prefix
+
+struct NamespaceSpec {
+  label @0 :Text;
+  model @1 :Text;
+  weightsDigest @2 :Text;
+  dtype @3 :Text;
+  layout @4 :Text;
+  tokensPerChunk @5 :UInt32;
+  layerBytes @6 :List(UInt64);
+  ranks @7 :UInt32 = 1;
+  groups @8 :List(GroupRule);
+  hashAlgorithm @9 :Text;
+  hashSeed @10 :Text;
+  engineBuild @11 :Text;
+  isa @12 :Text;
+  salt @13 :Text;
+}
+
+struct NamespaceInfo {
+  spec @0 :NamespaceSpec;
+  id @1 :UInt32;
+  liveIndex @2 :UInt32;
+  epoch @3 :UInt64;
+  chunkCount @4 :UInt64;
+  chunkBytes @5 :UInt64;
+}
+
+struct Chunk { key @0 :Key; data @1 :Data; }
+
+# The daemon's bootstrap capability.
+interface Terrace {
+  open @0 (clientName :Text, layoutVersion :UInt32) -> (status :Status, session :Session, info :SessionInfo);
+  status @1 () -> (json :Text);  # what `terrace status --json` prints
+  admin @2 () -> (status :Status, admin :Admin);  # denied unless the caller may administer
+}
+
+struct SessionInfo {
+  sessionId @0 :UInt64;
+  bootEpoch @1 :UInt64;
+  tenant @2 :Text;
+  chunkBytesMax @3 :UInt32;
+  segmentBytes @4 :UInt64;
+  segmentCount @5 :UInt32;
+  sharedMemory @6 :Bool;  # false: layout versions differ, or the stream passes no descriptors; use RPC
+  daemonVersion @7 :Text;
+}
+
+interface Descriptor {}  # carries a file descriptor (getFd) and nothing else
+
+struct SegmentDescriptor {
+  segment @0 :UInt32;
+  generation @1 :UInt64;
+  bytes @2 :UInt64;
+  writable @3 :Bool;
+  descriptor @4 :Descriptor;
+}
+
+enum KeyState { absent @0; filling @1; ready @2; }
+
+interface Session {
+  # Shared memory; local clients only.
+  attach @0 () -> (status :Status, index :Descriptor, indexBytes :UInt64,
+                   memory :Descriptor, memoryBytes :UInt64, doorbell :Descriptor);
+  # Segments that this session may map and that `known` (packed {segment:u32, writable:u32,
+  # generation:u64}, little-endian) does not list; waits until there is a change since `epoch`.  At most 128 a
+  # message: call again while `more`.
+  segments @1 (epoch :UInt64, known :Data) -> (epoch :UInt64, segments :List(SegmentDescriptor), more :Bool);
+
+  registerNamespace @2 (spec :NamespaceSpec) -> (status :Status, info :NamespaceInfo);
+
+  # The same flows with the bytes in the message.  `deadlineMs` counts from arrival; 0: the default.
+  put @3 (namespaceId :UInt32, chunks :List(Chunk), deadlineMs :UInt32) -> (codes :List(Code));
+  match @4 (namespaceId :UInt32, keys :List(Key)) -> (prefix :UInt32, states :List(KeyState));
+  get @5 (namespaceId :UInt32, keys :List(Key), deadlineMs :UInt32, wait :Bool)
+      -> (codes :List(Code), data :List(Data));
+  prefetch @6 (namespaceId :UInt32, keys :List(Key), deadlineMs :UInt32) -> (codes :List(Code));
+  remove @7 (namespaceId :UInt32, keys :List(Key)) -> (codes :List(Code));
+  lease @8 (namespaceId :UInt32, keys :List(Key), ttlMs :UInt64) -> (codes :List(Code));
+}
+
+struct ChunkInfo {
+  key @0 :Key;
+  namespaceLabel @1 :Text;
+  payloadBytes @2 :UInt32;
+  state @3 :KeyState;
+  segment @4 :UInt32;
+  offset @5 :UInt64;
+  worth @6 :Float64;
+  reuseClass @7 :UInt32;
+  leaseLeftMs @8 :UInt64;
+}
+
+interface Admin {
+  listNamespaces @0 () -> (namespaces :List(NamespaceInfo));
+  clearNamespace @1 (label :Text) -> (status :Status, chunks :UInt64);
+  bumpEpoch @2 (label :Text) -> (status :Status, info :NamespaceInfo);
+  list @3 (cursor :UInt64, limit :UInt32) -> (chunks :List(ChunkInfo), cursor :UInt64);
+  describe @4 (label :Text, key :Key) -> (status :Status, info :ChunkInfo);
+}
