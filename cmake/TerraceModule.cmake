@@ -109,3 +109,24 @@ macro(_terrace_test_properties)
     set_tests_properties(${T_NAME} PROPERTIES RUN_SERIAL ON)
   endif()
 endmacro()
+
+# Programs that tests start (terraced, terrace): `add_dependencies(terrace_test_programs terraced)`.
+add_custom_target(terrace_test_programs)
+
+# A pytest file against the built package and binaries; absent when TERRACE_PYTHON is off.
+function(terrace_python_test)
+  cmake_parse_arguments(T "SERIAL" "NAME;TIMEOUT" "SOURCES;LABELS" ${ARGN})
+  if(NOT TERRACE_PYTHON)
+    return()
+  endif()
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 180)
+  endif()
+  list(TRANSFORM T_SOURCES PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
+  add_test(NAME ${T_NAME} COMMAND ${Python_EXECUTABLE} -m pytest -q -p no:cacheprovider ${T_SOURCES})
+  set_tests_properties(${T_NAME} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${T_LABELS}" ENVIRONMENT
+    "PYTHONPATH=${CMAKE_BINARY_DIR}/python;TERRACE_BIN=${CMAKE_BINARY_DIR}/bin;PYTHONDONTWRITEBYTECODE=1")
+  if(T_SERIAL)
+    set_tests_properties(${T_NAME} PROPERTIES RUN_SERIAL ON)
+  endif()
+endfunction()

@@ -9,8 +9,8 @@
 // A forked child holds nothing of its parent's session: its first call connects anew.  Pins taken
 // before the fork must not be used in the child.
 //
-// Threads: a Client and its Namespaces may be used from any number of threads.  A Pin has one user at
-// a time and may outlive the Client.
+// Threads: a Client and its Namespaces may be used from any number of threads.  A Pin has one user
+// at a time and may outlive the Client.
 
 #include <cstddef>
 #include <cstdint>
@@ -26,8 +26,9 @@
 namespace terrace {
 
 struct ClientOptions {
-  std::string socket;  // empty: $TERRACE_SOCKET, else $XDG_RUNTIME_DIR/terrace/terraced.sock, else /run/terrace/terraced.sock
-  std::string client_name;             // for status; empty: the process' name
+  std::string socket;  // empty: $TERRACE_SOCKET, else $XDG_RUNTIME_DIR/terrace/terraced.sock, else
+                       // /run/terrace/terraced.sock
+  std::string client_name;  // for status; empty: the process' name
   int64_t connect_timeout_ns = 2'000'000'000;
   bool reconnect = true;
 };
@@ -94,7 +95,7 @@ class PutTicket {
  public:
   struct Grant {
     StatusCode status = StatusCode::kBusy;  // kOk: write `payload`
-    std::byte* payload = nullptr;           // in the daemon's memory, payload_bytes long, 4 KiB-aligned
+    std::byte* payload = nullptr;  // in the daemon's memory, payload_bytes long, 4 KiB-aligned
   };
 
   PutTicket() = default;

@@ -4,8 +4,9 @@
 // Other threads reach it by values: Post runs a function on it and returns at once.
 //
 // While there is work it polls the rings (20-50 us past the last entry), then it tells the clients
-// that it sleeps and waits for doorbells, process deaths and its timer.  It never waits for a client,
-// never writes a descriptor whose flags a client shares, and trusts no word that a client can write.
+// that it sleeps and waits for doorbells, process deaths and its timer.  It never waits for a
+// client, never writes a descriptor whose flags a client shares, and trusts no word that a client
+// can write.
 //
 // Threads: Start, Stop and Post from any thread; everything that Post runs, on the shard's thread.
 
@@ -30,9 +31,9 @@ struct ShardOptions {
 // What a local client needs to attach.
 struct SessionDescriptors {
   SessionId session = 0;
-  UniqueFd index;     // read-only
+  UniqueFd index;  // read-only
   uint64_t index_bytes = 0;
-  UniqueFd memory;    // the session's own, writable
+  UniqueFd memory;  // the session's own, writable
   uint64_t memory_bytes = 0;
   UniqueFd doorbell;  // the client's end: one byte, MSG_DONTWAIT, wakes the shard
 };
@@ -66,12 +67,12 @@ class Shard {
 
   // -- On the shard's thread only ---------------------------------------------------------------
   virtual Result<SessionDescriptors> OpenSession(SessionRequest request) = 0;
-  virtual void CloseSession(SessionId session) = 0;  // the connection ended
+  virtual void CloseSession(SessionId session) = 0;        // the connection ended
   virtual ChunkStore* store(std::string_view tenant) = 0;  // null: no such tenant
   virtual std::vector<SessionSummary> sessions() const = 0;
   // A session of the daemon's own (no rings): for calls with the bytes in the message.
-  virtual Result<SessionId> OpenTrustedSession(std::string_view tenant,
-                                               std::atomic<uint64_t>* pins, uint32_t pin_count) = 0;
+  virtual Result<SessionId> OpenTrustedSession(std::string_view tenant, std::atomic<uint64_t>* pins,
+                                               uint32_t pin_count) = 0;
   // Calls `look` again on the shard's thread whenever a filling key of the tenant settled or
   // `deadline_ns` passed, until it answers true.
   virtual void WaitSettled(std::string_view tenant, int64_t deadline_ns,

@@ -45,8 +45,8 @@ enum class Look : uint8_t {
 
 struct Found {
   Location location;
-  uint32_t length = 0;   // payload bytes
-  uint32_t slot = 0;     // with `version`: the word for the touch ring
+  uint32_t length = 0;  // payload bytes
+  uint32_t slot = 0;    // with `version`: the word for the touch ring
   uint64_t version = 0;
 };
 
@@ -158,11 +158,11 @@ inline const char* CheckIndexHeader(const IndexHeader& header, uint64_t mapped_b
 
 inline IndexView ViewIndex(const void* mapped) {
   const auto* header = static_cast<const IndexHeader*>(mapped);
-  return IndexView{.header = header,
-                   .slots = reinterpret_cast<const Slot*>(static_cast<const char*>(mapped) +
-                                                          kIndexHeaderBytes),
-                   .mask = header->slot_count - 1,
-                   .seed = header->seed};
+  return IndexView{
+      .header = header,
+      .slots = reinterpret_cast<const Slot*>(static_cast<const char*>(mapped) + kIndexHeaderBytes),
+      .mask = header->slot_count - 1,
+      .seed = header->seed};
 }
 
 }  // namespace terrace::shm

@@ -23,21 +23,21 @@ inline constexpr uint32_t kLeafCountMax = kPayloadBytesMax / kLeafBytes;
 enum class HashAlgorithm : uint8_t { kXxh3_64 = 1 };
 
 struct RecordHeader {
-  uint64_t magic;            // kRecordMagic
-  uint16_t version;          // kRecordVersion
-  uint8_t hash_algorithm;    // HashAlgorithm of the leaves
-  uint8_t key_length;        // ChunkKey::length
-  uint16_t part;             // ChunkKey::part
-  uint16_t codec;            // 0: the payload is stored as it is
-  uint64_t key[4];           // ChunkKey::words
+  uint64_t magic;          // kRecordMagic
+  uint16_t version;        // kRecordVersion
+  uint8_t hash_algorithm;  // HashAlgorithm of the leaves
+  uint8_t key_length;      // ChunkKey::length
+  uint16_t part;           // ChunkKey::part
+  uint16_t codec;          // 0: the payload is stored as it is
+  uint64_t key[4];         // ChunkKey::words
   uint32_t namespace_id;
-  uint32_t payload_bytes;    // plain bytes, 1..kPayloadBytesMax
-  uint32_t stored_bytes;     // bytes behind the header; equals payload_bytes when codec is 0
-  uint32_t leaf_count;       // ceil(payload_bytes / kLeafBytes)
-  uint8_t reserved[24];      // zero
-  uint64_t header_checksum;  // XXH3-64 of the header with this word zero: bytes [0, 4096)
+  uint32_t payload_bytes;          // plain bytes, 1..kPayloadBytesMax
+  uint32_t stored_bytes;           // bytes behind the header; equals payload_bytes when codec is 0
+  uint32_t leaf_count;             // ceil(payload_bytes / kLeafBytes)
+  uint8_t reserved[24];            // zero
+  uint64_t header_checksum;        // XXH3-64 of the header with this word zero: bytes [0, 4096)
   uint64_t leaves[kLeafCountMax];  // XXH3-64 of each leaf of the plain payload; unused are zero
-  uint8_t padding[1952];     // zero
+  uint8_t padding[1952];           // zero
 };
 static_assert(sizeof(RecordHeader) == kRecordHeaderBytes);
 static_assert(offsetof(RecordHeader, key) == 16);

@@ -31,14 +31,14 @@ inline constexpr uint32_t kPinCount = 4096;
 inline constexpr uint32_t kTouchCount = 8192;  // a power of two
 
 enum class Op : uint8_t {
-  kBeginPut = 1,  // claim absent keys: a location to fill for each
-  kCommit = 2,    // publish filled claims
-  kAbort = 3,     // give claims up; the client has stopped writing to them
-  kGet = 4,       // pin; may wait for keys that are being written
-  kPrefetch = 5,  // bring nearer; holds nothing
-  kRemove = 6,    // forget keys
-  kLease = 7,     // keep keys until a time to live has passed, whatever becomes of the client
-  kCancel = 8,    // end the request `argument` early
+  kBeginPut = 1,     // claim absent keys: a location to fill for each
+  kCommit = 2,       // publish filled claims
+  kAbort = 3,        // give claims up; the client has stopped writing to them
+  kGet = 4,          // pin; may wait for keys that are being written
+  kPrefetch = 5,     // bring nearer; holds nothing
+  kRemove = 6,       // forget keys
+  kLease = 7,        // keep keys until a time to live has passed, whatever becomes of the client
+  kCancel = 8,       // end the request `argument` early
   kAcknowledge = 9,  // the client has seen that its claims ended and has stopped writing
 };
 
@@ -49,20 +49,20 @@ enum RequestFlags : uint16_t {
 struct SubmissionEntry {
   uint8_t op;  // Op
   uint8_t reserved0;
-  uint16_t flags;  // RequestFlags
-  uint32_t request;       // block number, < kRequestCount
+  uint16_t flags;    // RequestFlags
+  uint32_t request;  // block number, < kRequestCount
   uint32_t namespace_id;
-  uint32_t key_count;     // 0..kBatchKeysMax
-  int64_t deadline_ns;    // CLOCK_MONOTONIC; 0: the operation's default
-  uint64_t tag;           // comes back in the completion
-  uint64_t argument;      // kLease: time to live in ns; kCancel: the tag of the request to end
+  uint32_t key_count;   // 0..kBatchKeysMax
+  int64_t deadline_ns;  // CLOCK_MONOTONIC; 0: the operation's default
+  uint64_t tag;         // comes back in the completion
+  uint64_t argument;    // kLease: time to live in ns; kCancel: the tag of the request to end
   uint8_t reserved[24];
 };
 static_assert(sizeof(SubmissionEntry) == 64);
 
 struct CompletionEntry {
-  uint32_t request;    // block number
-  uint8_t status;      // StatusCode of the request as a whole
+  uint32_t request;  // block number
+  uint8_t status;    // StatusCode of the request as a whole
   uint8_t reserved[3];
   uint64_t tag;
   uint32_t key_count;  // results written
@@ -73,10 +73,10 @@ static_assert(sizeof(CompletionEntry) == 32);
 
 // One key of a request, written by the client.
 struct KeyEntry {
-  uint64_t key[4];        // ChunkKey::words
-  uint64_t claim;         // kCommit, kAbort, kAcknowledge: from the result of kBeginPut
-  uint32_t length;        // kBeginPut: payload bytes
-  uint32_t pin;           // kGet: index of a pin word that is 0
+  uint64_t key[4];  // ChunkKey::words
+  uint64_t claim;   // kCommit, kAbort, kAcknowledge: from the result of kBeginPut
+  uint32_t length;  // kBeginPut: payload bytes
+  uint32_t pin;     // kGet: index of a pin word that is 0
   uint16_t part;
   uint8_t key_length;
   uint8_t reserved[13];
@@ -108,8 +108,8 @@ constexpr uint64_t TouchWord(uint32_t slot, uint64_t version) {
 
 enum class SessionState : uint32_t {
   kOpen = 0,
-  kClosed = 1,   // ended by the daemon: every call answers *unavailable*
-  kNoPins = 2,   // has stranded too much: gets answer *busy* until its old pins are cleared
+  kClosed = 1,  // ended by the daemon: every call answers *unavailable*
+  kNoPins = 2,  // has stranded too much: gets answer *busy* until its old pins are cleared
 };
 
 struct SessionMemory {
@@ -139,7 +139,7 @@ struct SessionMemory {
 
   alignas(4096) SubmissionEntry submissions[kRequestCount];
   alignas(4096) CompletionEntry completions[kRequestCount];
-  alignas(4096) std::atomic<uint64_t> pins[kPinCount];     // client; daemon see above
+  alignas(4096) std::atomic<uint64_t> pins[kPinCount];       // client; daemon see above
   alignas(4096) std::atomic<uint64_t> touches[kTouchCount];  // client
   alignas(4096) RequestBlock requests[kRequestCount];
 };

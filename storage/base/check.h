@@ -9,7 +9,7 @@ namespace terrace {
 
 }  // namespace terrace
 
-#define TERRACE_CHECK(condition) \
+#define TERRACE_CHECK(condition)                     \
   (__builtin_expect(static_cast<bool>(condition), 1) \
-       ? static_cast<void>(0) \
+       ? static_cast<void>(0)                        \
        : ::terrace::CheckFailed(#condition, __FILE__, __LINE__))

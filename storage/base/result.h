@@ -15,8 +15,8 @@ namespace terrace {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}                  // NOLINT: implicit by intent
-  Result(Status status) : status_(std::move(status)) {           // NOLINT: implicit by intent
+  Result(T value) : value_(std::move(value)) {}         // NOLINT: implicit by intent
+  Result(Status status) : status_(std::move(status)) {  // NOLINT: implicit by intent
     TERRACE_CHECK(!status_.ok());
   }
 
@@ -24,11 +24,26 @@ class [[nodiscard]] Result {
   const Status& status() const { return status_; }
 
   // REQUIRES: ok().
-  T& operator*() & { TERRACE_CHECK(ok()); return *value_; }
-  const T& operator*() const& { TERRACE_CHECK(ok()); return *value_; }
-  T&& operator*() && { TERRACE_CHECK(ok()); return *std::move(value_); }
-  T* operator->() { TERRACE_CHECK(ok()); return &*value_; }
-  const T* operator->() const { TERRACE_CHECK(ok()); return &*value_; }
+  T& operator*() & {
+    TERRACE_CHECK(ok());
+    return *value_;
+  }
+  const T& operator*() const& {
+    TERRACE_CHECK(ok());
+    return *value_;
+  }
+  T&& operator*() && {
+    TERRACE_CHECK(ok());
+    return *std::move(value_);
+  }
+  T* operator->() {
+    TERRACE_CHECK(ok());
+    return &*value_;
+  }
+  const T* operator->() const {
+    TERRACE_CHECK(ok());
+    return &*value_;
+  }
 
  private:
   std::optional<T> value_;

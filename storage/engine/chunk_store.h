@@ -1,8 +1,8 @@
 #pragma once
 
-// One tenant's chunks in DRAM: namespaces, index, segments, policy, claims and leases, and the flows
-// between them (docs/architecture.md).  It knows nothing of rings, sockets, threads or clocks: time
-// comes in as a value, so that the whole engine runs under a virtual clock.
+// One tenant's chunks in DRAM: namespaces, index, segments, policy, claims and leases, and the
+// flows between them (docs/architecture.md).  It knows nothing of rings, sockets, threads or
+// clocks: time comes in as a value, so that the whole engine runs under a virtual clock.
 //
 // Life of a key:   absent --BeginPut--> filling --Commit--> ready --Remove | reclaim--> absent
 //                                          \--Abort | deadline | death--> absent
@@ -34,9 +34,10 @@ namespace terrace {
 
 struct ChunkStoreOptions {
   std::string tenant = "default";
-  uint64_t dram_bytes = 0;       // a multiple of segment_bytes; open segments included
-  uint64_t segment_bytes = 0;    // a power of two, 2 MiB..1 GiB; 0: the nearest to pool/256 in 16..256 MiB
-  uint64_t index_slots = 0;      // a power of two; 0: SlotCountFor(dram_bytes)
+  uint64_t dram_bytes = 0;  // a multiple of segment_bytes; open segments included
+  uint64_t segment_bytes =
+      0;  // a power of two, 2 MiB..1 GiB; 0: the nearest to pool/256 in 16..256 MiB
+  uint64_t index_slots = 0;  // a power of two; 0: SlotCountFor(dram_bytes)
   std::string policy = "gittins";
   MemoryFileOptions memory;
   uint64_t boot_epoch = 0;
@@ -83,8 +84,9 @@ struct SegmentCounts {
 
 struct ChunkStoreStats {
   uint64_t dram_bytes = 0, segment_bytes = 0, page_bytes = 0;
-  uint64_t live_bytes = 0;     // records of ready chunks, payload and header
-  uint64_t dead_bytes = 0;     // records that left or were never committed, in segments not yet reclaimed
+  uint64_t live_bytes = 0;  // records of ready chunks, payload and header
+  uint64_t dead_bytes =
+      0;  // records that left or were never committed, in segments not yet reclaimed
   uint64_t padding_bytes = 0;  // alignment of payloads, and tails of sealed segments
   uint64_t claimed_bytes = 0;  // being written
   uint64_t chunk_count = 0, filling_count = 0, index_slots = 0, index_used = 0;
@@ -103,7 +105,7 @@ struct ChunkInfo {
   uint32_t payload_bytes = 0;
   shm::SlotState state = shm::SlotState::kAbsent;
   shm::Location location;
-  double worth = 0;           // the policy's, hits a byte
+  double worth = 0;  // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none
 };
@@ -150,7 +152,8 @@ class ChunkStore {
                         int64_t deadline_ns, int64_t now_ns, std::span<PutGrant> grants) = 0;
 
   // Publishes what was filled: reads each record's header by guarded copy and checks it against
-  // the claim.  kOk, kStale (claim ended, or epoch bumped), kCorrupt (header differs: the room is dead).
+  // the claim.  kOk, kStale (claim ended, or epoch bumped), kCorrupt (header differs: the room is
+  // dead).
   virtual void Commit(SessionId session, std::span<const uint64_t> claims, int64_t now_ns,
                       std::span<StatusCode> results) = 0;
   virtual void Abort(SessionId session, std::span<const uint64_t> claims) = 0;

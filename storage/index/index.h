@@ -53,9 +53,9 @@ class Index {
   Result<SlotId> Insert(const shm::ChunkKey& key, uint32_t namespace_id, uint64_t hash,
                         const shm::Location& location, uint32_t length);
 
-  void Publish(SlotId slot);                             // filling -> ready
+  void Publish(SlotId slot);                              // filling -> ready
   void Move(SlotId slot, const shm::Location& location);  // ready, elsewhere; same bytes
-  void Retire(SlotId slot);                              // -> absent
+  void Retire(SlotId slot);                               // -> absent
 
   struct Entry {
     shm::ChunkKey key;

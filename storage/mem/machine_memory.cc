@@ -144,8 +144,7 @@ Status CheckDramBytes(uint64_t bytes, const MachineMemory& machine, bool huge_pa
     return Status(StatusCode::kInvalid, setting + " is not within " + Readable(kSegmentBytesMin) +
                                             " and " + Readable(kDramBytesMax));
   }
-  const uint64_t givable =
-      machine.ordinary_bytes() + (huge_pages ? machine.hugetlb_free_bytes : 0);
+  const uint64_t givable = machine.ordinary_bytes() + (huge_pages ? machine.hugetlb_free_bytes : 0);
   if (bytes <= givable) return Status::Ok();
 
   std::string message = setting + ", but only " + Readable(givable) + " are free";

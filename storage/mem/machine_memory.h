@@ -19,9 +19,9 @@ inline constexpr uint64_t kDramBytesMax = kSegmentCountMax * kSegmentBytesMax;
 struct MachineMemory {
   static constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 
-  uint64_t available_bytes = 0;            // MemAvailable
+  uint64_t available_bytes = 0;             // MemAvailable
   uint64_t cgroup_left_bytes = kUnlimited;  // of the tightest limit above this process
-  uint64_t hugetlb_free_bytes = 0;         // 2 MiB pages neither used nor promised
+  uint64_t hugetlb_free_bytes = 0;          // 2 MiB pages neither used nor promised
 
   // What ordinary pages can take without reclaim.
   uint64_t ordinary_bytes() const {

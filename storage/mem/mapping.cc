@@ -49,8 +49,7 @@ Result<Mapping> Mapping::Map(int fd, uint64_t bytes, bool writable) {
   if (fstat(fd, &file) != 0) return ErrnoStatus("fstat of a memory file", errno);
   if (static_cast<uint64_t>(file.st_size) < bytes) {
     return Status(StatusCode::kInvalid, "a memory file of " + std::to_string(file.st_size) +
-                                            " bytes cannot be mapped for " +
-                                            std::to_string(bytes));
+                                            " bytes cannot be mapped for " + std::to_string(bytes));
   }
   const int protection = PROT_READ | (writable ? PROT_WRITE : 0);
   void* mapped = MapAnywhere(fd, bytes, protection);
@@ -60,8 +59,9 @@ Result<Mapping> Mapping::Map(int fd, uint64_t bytes, bool writable) {
   }
   if (mapped == MAP_FAILED) {
     const int error = errno;
-    return ErrnoStatus("mmap of " + std::to_string(bytes) + " bytes, " +
-                           (writable ? "writable" : "read-only"), error);
+    return ErrnoStatus(
+        "mmap of " + std::to_string(bytes) + " bytes, " + (writable ? "writable" : "read-only"),
+        error);
   }
   return Mapping(static_cast<uint8_t*>(mapped), bytes, writable);
 }

@@ -135,8 +135,8 @@ Result<MemoryFile> MemoryFile::Adopt(UniqueFd fd, const MemoryFileOptions& optio
   if (!rung.ok()) return rung.status();
 
   const bool read_only = (seals & F_SEAL_FUTURE_WRITE) != 0;
-  Result<Mapping> mapping = read_only ? Mapping::MapReadOnly(fd.get(), bytes)
-                                      : Mapping::MapReadWrite(fd.get(), bytes);
+  Result<Mapping> mapping =
+      read_only ? Mapping::MapReadOnly(fd.get(), bytes) : Mapping::MapReadWrite(fd.get(), bytes);
   if (!mapping.ok()) return mapping.status();
   if (*rung == PageRung::kTransparent) AskForHugePages(*mapping);
   return MemoryFile(std::move(fd), *std::move(mapping), *rung);

@@ -66,8 +66,6 @@ const Ghost* Ghosts::Find(uint64_t key_hash) const {
   return place == kNone ? nullptr : &places_[place];
 }
 
-const Ghost* Ghosts::Oldest() const {
-  return count_ == 0 ? nullptr : &places_[head_ % capacity_];
-}
+const Ghost* Ghosts::Oldest() const { return count_ == 0 ? nullptr : &places_[head_ % capacity_]; }
 
 }  // namespace terrace

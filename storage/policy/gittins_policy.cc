@@ -65,9 +65,7 @@ void GittinsPolicy::Remove(PolicyHandle chunk, Departure why) {
   const Chunk leaver = chunks_.At(chunk);
   chunks_.Release(chunk);
   switch (why) {
-    case Departure::kEvicted:
-      Remember(leaver);
-      return;
+    case Departure::kEvicted: Remember(leaver); return;
     case Departure::kRemoved:
       hazard_.AddLost(leaver.use_class, AgeOf(leaver.used_at));
       in_sight_.Take(leaver.use_class, leaver.used_at);

@@ -15,8 +15,8 @@ Result<std::unique_ptr<Policy>> MakePolicy(std::string_view name, uint64_t capac
     return std::unique_ptr<Policy>(std::make_unique<GittinsPolicy>(capacity_bytes));
   }
   if (name == "lru") return std::unique_ptr<Policy>(std::make_unique<LruPolicy>());
-  return Status(StatusCode::kInvalid, "policy = \"" + std::string(name) +
-                                          "\" is not known: use \"gittins\" or \"lru\"");
+  return Status(StatusCode::kInvalid,
+                "policy = \"" + std::string(name) + "\" is not known: use \"gittins\" or \"lru\"");
 }
 
 }  // namespace terrace

@@ -44,8 +44,7 @@ ReuseHazard::Hazard ReuseHazard::IndexOf(const Hazard& hazard) {
     double used = 0;
     double kept = 0;
     for (uint32_t bucket = from; bucket < kAgeBucketCount; ++bucket) {
-      const auto width =
-          static_cast<double>(AgeBucketStart(bucket + 1) - AgeBucketStart(bucket));
+      const auto width = static_cast<double>(AgeBucketStart(bucket + 1) - AgeBucketStart(bucket));
       used += survival * hazard[bucket];
       kept += survival * width * (1 - hazard[bucket] / 2);
       survival *= 1 - hazard[bucket];

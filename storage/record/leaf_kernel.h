@@ -208,8 +208,8 @@ inline void StreamCopy(uint8_t* to, const uint8_t* from, size_t bytes) {
 template <typename Isa, bool kInterleaved>
 struct Kernel {
   static void CopyAndHash(void* to, const void* from, size_t bytes, uint64_t* leaves) {
-    AllLeaves<Isa, true, kInterleaved>(static_cast<uint8_t*>(to),
-                                       static_cast<const uint8_t*>(from), bytes, leaves);
+    AllLeaves<Isa, true, kInterleaved>(static_cast<uint8_t*>(to), static_cast<const uint8_t*>(from),
+                                       bytes, leaves);
   }
   // One stream: interleaving only costs when nothing is stored.  The source stands in for the
   // destination, which is never touched but has offsets added to it.

@@ -35,8 +35,7 @@ struct LeafRange {
 // LeafCount(identity.payload_bytes) hashes.
 // REQUIRES: identity.key.valid(), bytes past its length zero; 1 <= payload_bytes <=
 // kPayloadBytesMax.
-void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves,
-                 shm::RecordHeader* header);
+void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, shm::RecordHeader* header);
 
 // Whether the header is one that BuildHeader can have written: magic, version, checksum, hash
 // algorithm, codec, key, lengths, zeros where zeros belong.  kCorrupt names the first field that

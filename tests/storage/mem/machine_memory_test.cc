@@ -19,8 +19,9 @@ class MachineMemoryTest : public testing::Test {
   void SetUp() override {
     char path[] = "/tmp/terrace-root-XXXXXX";
     root_ = mkdtemp(path);
-    Write("/proc/meminfo", "MemTotal:       100000000 kB\nMemFree:  5 kB\n"
-                           "MemAvailable:   41943040 kB\nBuffers: 7 kB\n");  // 40 GiB
+    Write("/proc/meminfo",
+          "MemTotal:       100000000 kB\nMemFree:  5 kB\n"
+          "MemAvailable:   41943040 kB\nBuffers: 7 kB\n");  // 40 GiB
   }
   void TearDown() override { std::filesystem::remove_all(root_); }
 
@@ -56,8 +57,8 @@ TEST_F(MachineMemoryTest, NoMeminfoIsAnError) {
 TEST_F(MachineMemoryTest, Version2LeavesItsLimitLessWhatIsUsed) {
   Write("/proc/self/cgroup", "0::/system.slice/terraced.service\n");
   const std::string folder = "/sys/fs/cgroup/system.slice/terraced.service";
-  Write(folder + "/memory.max", "10737418240\n");                       // 10 GiB
-  Write(folder + "/memory.current", "3221225472\n");                    // 3 GiB
+  Write(folder + "/memory.max", "10737418240\n");                        // 10 GiB
+  Write(folder + "/memory.current", "3221225472\n");                     // 3 GiB
   Write(folder + "/memory.stat", "anon 9\ninactive_file 1073741824\n");  // 1 GiB goes unmissed
   EXPECT_EQ(Read().cgroup_left_bytes, 8 * kGiB);
 }

@@ -87,12 +87,31 @@ class CopyHash : public testing::TestWithParam<Variant> {
 };
 
 TEST_P(CopyHash, EdgeSizesEqualLibraryAndMemcpy) {
-  for (const size_t bytes :
-       {size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{239}, size_t{240}, size_t{241},
-        size_t{255}, size_t{1023}, size_t{1024}, size_t{1025}, size_t{1088}, size_t{4095},
-        size_t{4096}, size_t{16384}, size_t{65535}, size_t{65536}, size_t{65537},
-        size_t{4 * 65536 - 1}, size_t{4 * 65536}, size_t{4 * 65536 + 1}, size_t{5 * 65536},
-        size_t{kMiB}, size_t{kMiB + 5}, kLargest}) {
+  for (const size_t bytes : {size_t{1},
+                             size_t{63},
+                             size_t{64},
+                             size_t{65},
+                             size_t{239},
+                             size_t{240},
+                             size_t{241},
+                             size_t{255},
+                             size_t{1023},
+                             size_t{1024},
+                             size_t{1025},
+                             size_t{1088},
+                             size_t{4095},
+                             size_t{4096},
+                             size_t{16384},
+                             size_t{65535},
+                             size_t{65536},
+                             size_t{65537},
+                             size_t{4 * 65536 - 1},
+                             size_t{4 * 65536},
+                             size_t{4 * 65536 + 1},
+                             size_t{5 * 65536},
+                             size_t{kMiB},
+                             size_t{kMiB + 5},
+                             kLargest}) {
     for (const size_t misalignment : {size_t{0}, size_t{1}, size_t{8}, size_t{63}}) {
       ExpectSame(bytes, misalignment);
     }
@@ -120,8 +139,8 @@ TEST_P(CopyHash, OneChangedByteChangesItsLeafOnly) {
 // Prefetches reach past the end; loads must not.
 TEST_P(CopyHash, SourceMayEndAtAnUnmappedPage) {
   const size_t bytes = 5 * shm::kLeafBytes;
-  void* const mapped = mmap(nullptr, bytes + 4096, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const mapped =
+      mmap(nullptr, bytes + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(mapped, MAP_FAILED);
   uint8_t* const end = static_cast<uint8_t*>(mapped) + bytes;
   std::memcpy(mapped, source_.data(), bytes);

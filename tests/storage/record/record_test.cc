@@ -27,8 +27,7 @@ RecordIdentity Sample() {
   return identity;
 }
 
-constexpr uint64_t kSampleLeaves[3] = {0x0102030405060708, 0x1112131415161718,
-                                       0x2122232425262728};
+constexpr uint64_t kSampleLeaves[3] = {0x0102030405060708, 0x1112131415161718, 0x2122232425262728};
 
 RecordHeader SampleHeader() {
   RecordHeader header;
@@ -65,13 +64,28 @@ TEST(RecordHeader, BytesAreGolden) {
   RecordHeader header;
   std::memset(&header, 0xEE, sizeof(header));  // BuildHeader owes every byte
   BuildHeader(Sample(), kSampleLeaves, &header);
-  EXPECT_EQ(Hex(&header, 16), "5452524543524431" "0100" "01" "0e" "0302" "0000");
+  EXPECT_EQ(Hex(&header, 16),
+            "5452524543524431"
+            "0100"
+            "01"
+            "0e"
+            "0302"
+            "0000");
   EXPECT_EQ(Hex(header.key, 32),
-            "7465727261636520676f6c64656e" "0000" "00000000000000000000000000000000");
-  EXPECT_EQ(Hex(&header.namespace_id, 16), "44332211" "01000200" "01000200" "03000000");
+            "7465727261636520676f6c64656e"
+            "0000"
+            "00000000000000000000000000000000");
+  EXPECT_EQ(Hex(&header.namespace_id, 16),
+            "44332211"
+            "01000200"
+            "01000200"
+            "03000000");
   EXPECT_EQ(Hex(header.reserved, 24), std::string(48, '0'));
   EXPECT_EQ(Hex(&header.header_checksum, 8), "540ee3d3dddf1254");
-  EXPECT_EQ(Hex(header.leaves, 24), "0807060504030201" "1817161514131211" "2827262524232221");
+  EXPECT_EQ(Hex(header.leaves, 24),
+            "0807060504030201"
+            "1817161514131211"
+            "2827262524232221");
   const uint8_t* const behind = reinterpret_cast<const uint8_t*>(header.leaves + 3);
   const uint8_t* const end = reinterpret_cast<const uint8_t*>(&header + 1);
   EXPECT_TRUE(std::all_of(behind, end, [](uint8_t byte) { return byte == 0; }));
