@@ -31,6 +31,16 @@ struct ChunkKey {
   }
 
   bool valid() const { return length >= 1 && length <= kKeyLengthHashed; }
+
+  // Keys that a client wrote need this too: two that differ behind their length would be shown
+  // alike and never found alike.
+  bool zero_padded() const {
+    for (size_t at = byte_count(); at < kKeyBytes; ++at) {
+      if (bytes()[at] != 0) return false;
+    }
+    return true;
+  }
+
   const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(words.data()); }
   size_t byte_count() const { return length > kKeyBytes ? kKeyBytes : length; }
 

@@ -12,6 +12,7 @@
 // Threads: one writer (the shard), any number of readers in any process.
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -26,6 +27,7 @@ inline constexpr uint64_t kIndexHeaderBytes = 128 * 1024;
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(std::atomic<uint32_t>::is_always_lock_free);
+static_assert(std::endian::native == std::endian::little, "the layouts are little-endian");
 
 // Where a record lies.  The generation counts memfds, not reuses: a mapping is used only while its
 // generation equals the location's.  Generations start at 1, so a location is never 0.
@@ -91,6 +93,7 @@ struct alignas(64) Slot {
   std::atomic<uint64_t> attributes;        // SlotAttributes::Pack()
 };
 static_assert(sizeof(Slot) == 64);
+static_assert(offsetof(Slot, key) == 8);
 static_assert(offsetof(Slot, location) == 40);
 static_assert(offsetof(Slot, length_namespace) == 48);
 static_assert(offsetof(Slot, attributes) == 56);
@@ -99,7 +102,8 @@ constexpr uint64_t PackLengthNamespace(uint32_t length, uint32_t namespace_id) {
   return uint64_t{length} | (uint64_t{namespace_id} << 32);
 }
 
-// What a client needs to know of a segment before it trusts a mapping of it.
+// What a client needs to know of a segment before it trusts a mapping of it.  Two words that
+// change one after the other: a hint of what to map, checked against the descriptor itself.
 struct SegmentEntry {
   std::atomic<uint64_t> generation;  // of the memfd in this place; 0: no segment
   std::atomic<uint64_t> bytes;
@@ -111,17 +115,19 @@ struct IndexHeader {
   uint32_t layout_version;  // kIndexLayoutVersion
   uint32_t shard_count;     // 1
   uint64_t slot_count;      // a power of two, at least kProbeSlots
-  uint64_t seed;            // the tenant's, of KeyHash
+  uint64_t seed;            // the tenant's, of KeyHash; known to every client of the tenant
   uint64_t boot_epoch;      // of the daemon that made this table; new at every start
   uint64_t table_bytes;     // header and slots
   uint64_t segment_bytes;
-  uint32_t segment_count;  // places in `segments` that may ever be used
+  uint32_t segment_count;  // places in `segments` that may ever be used, <= kSegmentCountMax
   uint32_t chunk_bytes_max;
   uint8_t reserved[4032];
-  // Namespace ids in use: a namespace is live while the word it was given holds its id.
+  // Namespace ids in use: a namespace is live while the word it was given holds its id.  0: free.
   std::atomic<uint64_t> live[kLiveWordCount];
   SegmentEntry segments[kSegmentCountMax];
 };
+static_assert(offsetof(IndexHeader, slot_count) == 16);
+static_assert(offsetof(IndexHeader, segment_count) == 56);
 static_assert(offsetof(IndexHeader, live) == 4096);
 static_assert(offsetof(IndexHeader, segments) == 4096 + 8 * kLiveWordCount);
 static_assert(sizeof(IndexHeader) <= kIndexHeaderBytes);

@@ -31,7 +31,7 @@ struct IndexView {
 
 // A namespace as readers know it: its id and the live word that holds it until an epoch bump.
 struct NamespaceRef {
-  uint32_t id = 0;
+  uint32_t id = 0;  // ids begin at 1, so a cleared word equals none
   uint32_t live_index = 0;
 };
 
@@ -90,7 +90,8 @@ inline Look ReadSlot(const Slot& slot, const ChunkKey& key, uint32_t namespace_i
         length_namespace >> 32 != namespace_id || attributes.state == SlotState::kAbsent) {
       return Look::kAbsent;
     }
-    // The loads above are acquire: this one cannot move before them.
+    // Relaxed suffices.  The loads above are acquire, so this one cannot move before them; and a
+    // word of a later write, stored with release after that write's odd version, brings it along.
     if (slot.version.load(std::memory_order_relaxed) != version) continue;
     found->location = Location::Unpack(location);
     found->length = static_cast<uint32_t>(length_namespace);
@@ -129,12 +130,14 @@ inline Look FindAndPin(const IndexView& index, const ChunkKey& key, NamespaceRef
       if (look == Look::kAbsent || IsLive(index, ns, std::memory_order_acquire)) return look;
       return Look::kStale;
     }
+    // Store, then load, of different words: only seq_cst keeps the two in this order.  Both loads
+    // come after the store; which of them comes first does not matter.
     pin->store(PinWord(found->location), std::memory_order_seq_cst);
     const bool same =
         index.slots[found->slot].version.load(std::memory_order_seq_cst) == found->version;
     const bool live = IsLive(index, ns, std::memory_order_seq_cst);
     if (same && live) return Look::kReady;
-    pin->store(0, std::memory_order_release);
+    pin->store(0, std::memory_order_release);  // no byte was read under it: any order would do
     if (!live) return Look::kStale;
   }
   return Look::kContended;
@@ -152,6 +155,8 @@ inline const char* CheckIndexHeader(const IndexHeader& header, uint64_t mapped_b
       header.slot_count > (uint64_t{1} << 31)) {
     return "the index's slot count is not a power of two within bounds";
   }
+  if (header.shard_count != 1) return "the index has more shards than this library knows";
+  if (header.segment_count > kSegmentCountMax) return "the index names too many segments";
   if (IndexBytes(header.slot_count) > mapped_bytes) return "the index is shorter than its slots";
   return nullptr;
 }

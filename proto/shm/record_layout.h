@@ -7,6 +7,7 @@
 // Threads: plain bytes.  Who fills a header owns it until the chunk is published; afterwards it
 // never changes.
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -40,10 +41,12 @@ struct RecordHeader {
   uint8_t padding[1952];           // zero
 };
 static_assert(sizeof(RecordHeader) == kRecordHeaderBytes);
+static_assert(std::endian::native == std::endian::little, "the layouts are little-endian");
 static_assert(offsetof(RecordHeader, key) == 16);
 static_assert(offsetof(RecordHeader, namespace_id) == 48);
 static_assert(offsetof(RecordHeader, header_checksum) == 88);
 static_assert(offsetof(RecordHeader, leaves) == 96);
+static_assert(offsetof(RecordHeader, padding) == 2144);
 
 // Bytes that a payload takes in a segment, header and padding included.
 constexpr uint64_t RecordBytes(uint64_t payload_bytes) {

@@ -10,7 +10,14 @@
 // been consumed.  There are as many completion entries as blocks, so an accepted submission always
 // has a completion entry: each completes exactly once, by its deadline at the latest.
 //
-// To the daemon everything here is hostile: it copies an entry, then checks the copy.
+// To the daemon everything here is hostile: it copies an entry, then checks the copy.  Its own
+// counters and the completions it wrote lie in memory that the client can change too, so it goes
+// by copies of its own and only ever stores them here.
+//
+// An entry is written before the release store of the counter that covers it, and read after an
+// acquire load of that counter.  Two pairs decide about sleep and are therefore seq_cst, each side
+// storing its own word before it loads the other's: submit_tail | daemon_sleeping, and
+// complete_tail | client_waiting.  With less, both may miss each other, and nobody wakes.
 //
 // Threads: see above; rings are single-producer single-consumer between the two processes, the
 // library serialises its own threads.
@@ -143,6 +150,7 @@ struct SessionMemory {
   alignas(4096) std::atomic<uint64_t> touches[kTouchCount];  // client
   alignas(4096) RequestBlock requests[kRequestCount];
 };
+static_assert(offsetof(SessionMemory, session_id) == 32);
 static_assert(offsetof(SessionMemory, submit_tail) == 4096);
 static_assert(offsetof(SessionMemory, state) == 4096 + 9 * 64);
 static_assert(offsetof(SessionMemory, submissions) == 8192);

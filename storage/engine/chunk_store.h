@@ -13,8 +13,10 @@
 //
 // Threads: belongs to one shard.  Everything runs to completion.
 
+#include <atomic>
+#include <compare>
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,11 +26,14 @@
 #include "proto/shm/chunk_key.h"
 #include "proto/shm/index_layout.h"
 #include "storage/base/result.h"
-#include "storage/engine/namespace_table.h"
+#include "storage/engine/chunk_table.h"
+#include "storage/engine/claim_table.h"
+#include "storage/engine/namespace_spec.h"
 #include "storage/index/index.h"
 #include "storage/index/pin_tables.h"
 #include "storage/mem/memory_file.h"
 #include "storage/policy/policy.h"
+#include "storage/segment/segment_pool.h"
 
 namespace terrace {
 
@@ -89,6 +94,8 @@ struct ChunkStoreStats {
       0;  // records that left or were never committed, in segments not yet reclaimed
   uint64_t padding_bytes = 0;  // alignment of payloads, and tails of sealed segments
   uint64_t claimed_bytes = 0;  // being written
+  uint64_t free_bytes = 0;     // in free segments and behind the fill of open ones
+  uint64_t missing_bytes = 0;  // places without a memfd; the seven add up to dram_bytes
   uint64_t chunk_count = 0, filling_count = 0, index_slots = 0, index_used = 0;
   uint64_t puts = 0, put_bytes = 0, exists = 0, busy = 0, gets = 0, get_misses = 0, touches = 0;
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, removed = 0;
@@ -113,90 +120,170 @@ struct ChunkInfo {
 class ChunkStore {
  public:
   static Result<std::unique_ptr<ChunkStore>> Create(const ChunkStoreOptions& options);
-  virtual ~ChunkStore() = default;
+  ~ChunkStore();
 
   // -- Sessions ------------------------------------------------------------------------------
   // `pins` joins the scanned set; call before the session's descriptors leave the daemon.
-  virtual void OpenSession(SessionId session, const SessionOptions& options,
-                           std::atomic<uint64_t>* pins, uint32_t pin_count) = 0;
+  void OpenSession(SessionId session, const SessionOptions& options, std::atomic<uint64_t>* pins,
+                   uint32_t pin_count);
 
   // The process is dead: its claims end now, its pins are swept and its poison is lifted after the
   // grace.  The pin table must live until PinsReleased(session).
-  virtual void SessionDied(SessionId session, int64_t now_ns) = 0;
+  void SessionDied(SessionId session, int64_t now_ns);
 
   // The connection ended while the process lives on: its claims end (and poison, unless none were
   // open); its pins and its write access stay in force until SessionDied.
-  virtual void SessionClosed(SessionId session, int64_t now_ns) = 0;
+  void SessionClosed(SessionId session, int64_t now_ns);
 
   // After SessionDied and its grace: the store no longer reads the session's pin table.
-  virtual bool PinsReleased(SessionId session) const = 0;
+  bool PinsReleased(SessionId session) const;
 
   // False once the session strands more than 1/8 of the pool: it gets no new pins.
-  virtual bool MayPin(SessionId session) const = 0;
+  bool MayPin(SessionId session) const;
 
   // -- Namespaces ----------------------------------------------------------------------------
-  virtual Result<NamespaceInfo> RegisterNamespace(const NamespaceSpec& spec) = 0;
-  virtual std::vector<NamespaceInfo> Namespaces() const = 0;
-  virtual Result<NamespaceInfo> FindNamespace(std::string_view label) const = 0;
+  Result<NamespaceInfo> RegisterNamespace(const NamespaceSpec& spec);
+  std::vector<NamespaceInfo> Namespaces() const;
+  Result<NamespaceInfo> FindNamespace(std::string_view label) const;
 
   // The namespace gets a new id; whatever was kept under the old one can no longer be found.
-  virtual Result<NamespaceInfo> BumpEpoch(std::string_view label) = 0;
+  Result<NamespaceInfo> BumpEpoch(std::string_view label);
 
   // Drops the namespace's chunks and keeps its id.  Answers how many.
-  virtual Result<uint64_t> ClearNamespace(std::string_view label) = 0;
+  Result<uint64_t> ClearNamespace(std::string_view label);
 
   // -- Puts ----------------------------------------------------------------------------------
   // One grant a want, in order.  kStale for all when the namespace id is not live; a key named
   // twice is claimed once.  REQUIRES: grants.size() == wants.size() <= kBatchKeysMax.
-  virtual void BeginPut(SessionId session, uint32_t namespace_id, std::span<const PutWant> wants,
-                        int64_t deadline_ns, int64_t now_ns, std::span<PutGrant> grants) = 0;
+  void BeginPut(SessionId session, uint32_t namespace_id, std::span<const PutWant> wants,
+                int64_t deadline_ns, int64_t now_ns, std::span<PutGrant> grants);
 
   // Publishes what was filled: reads each record's header by guarded copy and checks it against
   // the claim.  kOk, kStale (claim ended, or epoch bumped), kCorrupt (header differs: the room is
   // dead).
-  virtual void Commit(SessionId session, std::span<const uint64_t> claims, int64_t now_ns,
-                      std::span<StatusCode> results) = 0;
-  virtual void Abort(SessionId session, std::span<const uint64_t> claims) = 0;
-  virtual void Acknowledge(SessionId session, std::span<const uint64_t> claims) = 0;
+  void Commit(SessionId session, std::span<const uint64_t> claims, int64_t now_ns,
+              std::span<StatusCode> results);
+  void Abort(SessionId session, std::span<const uint64_t> claims);
+  void Acknowledge(SessionId session, std::span<const uint64_t> claims);
 
   // -- Reads ---------------------------------------------------------------------------------
   // Of a ready chunk.  kNotFound; kBusy while it is being written; kStale.
-  virtual Result<ReadyChunk> Find(uint32_t namespace_id, const shm::ChunkKey& key) = 0;
+  Result<ReadyChunk> Find(uint32_t namespace_id, const shm::ChunkKey& key);
 
   // Find, and stores the pin word before it answers.  kBusy also when the session may not pin.
-  virtual Result<ReadyChunk> FindAndPin(SessionId session, uint32_t namespace_id,
-                                        const shm::ChunkKey& key, std::atomic<uint64_t>* pin) = 0;
-  virtual void Touch(uint64_t touch_word) = 0;
+  Result<ReadyChunk> FindAndPin(SessionId session, uint32_t namespace_id, const shm::ChunkKey& key,
+                                std::atomic<uint64_t>* pin);
+  void Touch(uint64_t touch_word);
 
   // Grows whenever a filling key became ready or absent: waiting gets look again.
-  virtual uint64_t settled_count() const = 0;
+  uint64_t settled_count() const { return settled_; }
 
   // -- Keys ----------------------------------------------------------------------------------
-  virtual StatusCode Remove(uint32_t namespace_id, const shm::ChunkKey& key) = 0;
+  StatusCode Remove(uint32_t namespace_id, const shm::ChunkKey& key);
   // Extends, never shortens.  kNotFound unless ready.
-  virtual StatusCode Lease(uint32_t namespace_id, const shm::ChunkKey& key, int64_t until_ns) = 0;
-  virtual Result<ChunkInfo> Describe(uint32_t namespace_id, const shm::ChunkKey& key,
-                                     int64_t now_ns) const = 0;
+  StatusCode Lease(uint32_t namespace_id, const shm::ChunkKey& key, int64_t until_ns);
+  Result<ChunkInfo> Describe(uint32_t namespace_id, const shm::ChunkKey& key, int64_t now_ns) const;
   // Up to `limit` chunks from slot `cursor` on; *cursor becomes where to go on, 0 at the end.
-  virtual std::vector<ChunkInfo> List(uint64_t* cursor, uint32_t limit, int64_t now_ns) const = 0;
+  std::vector<ChunkInfo> List(uint64_t* cursor, uint32_t limit, int64_t now_ns) const;
 
   // -- Memory --------------------------------------------------------------------------------
   // Grows whenever some session's set of descriptors changed.
-  virtual uint64_t descriptor_epoch() const = 0;
+  uint64_t descriptor_epoch() const { return descriptor_epoch_ + pool_->epoch(); }
   // All memfds that exist now, as this session may map them.
-  virtual std::vector<SegmentDescriptor> Descriptors(SessionId session) const = 0;
+  std::vector<SegmentDescriptor> Descriptors(SessionId session) const;
   // A descriptor to send: read-only re-open, or the writable one for the lessee.  kStale when the
   // generation is gone, kDenied when it is not leased to the session.
-  virtual Result<UniqueFd> OpenSegment(SessionId session, const SegmentDescriptor& wanted) = 0;
+  Result<UniqueFd> OpenSegment(SessionId session, const SegmentDescriptor& wanted);
   // The daemon's own mapping, for RPC copies and tests.  Null when the generation is gone.
-  virtual std::byte* Address(const shm::Location& location) = 0;
-  virtual const Index& index() const = 0;
+  std::byte* Address(const shm::Location& location);
+  const Index& index() const { return *index_; }
+  uint32_t chunk_bytes_max() const { return chunk_bytes_max_; }
+  const ChunkStoreOptions& options() const { return options_; }
 
   // -- Time ----------------------------------------------------------------------------------
   // Ends expired claims and leases, finishes draining, strands what is pinned for too long, keeps
   // free segments in stock.  Answers when it wants to be called again (ns), 0: no need.
-  virtual int64_t Tick(int64_t now_ns) = 0;
-  virtual ChunkStoreStats stats() const = 0;
+  int64_t Tick(int64_t now_ns);
+  ChunkStoreStats stats() const;
+
+ private:
+  struct SessionEntry;
+  struct Victim;
+
+  explicit ChunkStore(ChunkStoreOptions options);
+  Status Prepare();
+
+  // Puts (chunk_store_put.cc).
+  StatusCode Grant(SessionEntry& session, uint32_t namespace_id, const PutWant& want,
+                   int64_t deadline_ns, int64_t now_ns, PutGrant* grant);
+  StatusCode CommitOne(Claim& claim, int64_t now_ns);
+  void PublishClaim(Claim& claim, const shm::RecordHeader& header);
+  // The key is absent again and the room dead; the claim stays known until it is acknowledged
+  // when `poison`, else it is forgotten.
+  void EndClaim(Claim& claim, bool poison);
+  void EndClaimsOf(SessionId session, bool poison);
+
+  // Room and reclaim (chunk_store_reclaim.cc).
+  struct Room {
+    uint32_t segment = 0;
+    uint64_t offset = 0;
+  };
+  // Whose open segment: a session's, or one of the two groups that the daemon fills itself.
+  Result<Room> Reserve(uint64_t owner, uint32_t reuse_class, uint64_t record_bytes, int64_t now_ns);
+  Result<uint32_t> TakeSegment(uint64_t owner, int64_t now_ns);
+  bool ReclaimOne(int64_t now_ns);
+  std::vector<Victim> SampleVictims();
+  Victim Appraise(uint32_t segment) const;
+  bool CarryOver(uint32_t segment, const SegmentRecord& record, int64_t now_ns);
+  bool Evacuate(uint32_t segment, double price, int64_t now_ns);
+  void Drain(uint32_t segment, int64_t now_ns);
+  bool FinishDraining(int64_t now_ns);
+  void Release(uint32_t segment);
+  void Strand(uint32_t segment);
+  void SealTails(int64_t now_ns);
+  void SealTailsOf(SessionId session);
+
+  // Chunks.
+  bool IsCurrent(uint32_t segment, uint32_t record_index) const;
+  void DropChunk(uint32_t chunk, Departure why);  // retires the slot, accounts, forgets
+  NamespaceInfo* NamespaceOf(uint32_t namespace_id);
+  void Sweep();
+  void BuryTheDead(int64_t now_ns);
+
+  // Constant after construction.
+  ChunkStoreOptions options_;
+  uint32_t chunk_bytes_max_ = 0;
+
+  // Owned by the shard's thread.
+  std::unique_ptr<Index> index_;
+  std::unique_ptr<SegmentPool> pool_;
+  std::unique_ptr<Policy> policy_;
+  PinTables pins_;
+  ClaimTable claims_;
+  ChunkTable chunks_;
+  std::map<std::string, NamespaceInfo, std::less<>> namespaces_;
+  std::map<uint32_t, std::string> live_;  // namespace id -> label
+  uint32_t next_namespace_id_ = 1;
+  std::vector<uint32_t> ended_namespaces_;  // ids whose chunks are still to be swept
+  uint64_t sweep_cursor_ = 0;
+
+  struct OpenKey {
+    uint64_t owner = 0;
+    uint32_t reuse_class = 0;
+    auto operator<=>(const OpenKey&) const = default;
+  };
+  std::map<OpenKey, uint32_t> open_;
+  std::map<SessionId, SessionEntry> sessions_;
+  struct Stranded {
+    uint32_t segment = 0;
+    uint64_t generation = 0;
+    std::vector<SessionId> sessions;
+  };
+  std::vector<Stranded> stranded_;
+  uint64_t random_ = 0;  // state of the sampler
+  uint64_t settled_ = 0;
+  uint64_t descriptor_epoch_ = 0;
+  ChunkStoreStats counts_;
 };
 
 }  // namespace terrace

@@ -13,6 +13,7 @@
 // Threads: belongs to one shard; readers in other processes look on through lookup.h.
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "proto/shm/lookup.h"
@@ -24,12 +25,13 @@ namespace terrace {
 using SlotId = uint32_t;
 
 struct IndexOptions {
-  uint64_t slot_count = 0;  // a power of two >= shm::kProbeSlots
+  uint64_t slot_count = 0;  // a power of two, shm::kProbeSlots..2^31
   uint64_t seed = 0;
   uint64_t boot_epoch = 0;
   uint64_t segment_bytes = 0;
   uint32_t segment_count = 0;
   uint32_t chunk_bytes_max = 0;
+  MemoryFileOptions memory;
 };
 
 // Slots for a pool in which every record is as small as it can be (8 KiB), at most 3/4 full: the
@@ -38,7 +40,7 @@ uint64_t SlotCountFor(uint64_t pool_bytes);
 
 class Index {
  public:
-  // kNoSpace when the machine cannot give the memory.
+  // kInvalid for a slot count out of bounds; kNoSpace when the machine cannot give the memory.
   static Result<std::unique_ptr<Index>> Create(const IndexOptions& options);
 
   const shm::IndexView& view() const { return view_; }
@@ -55,7 +57,7 @@ class Index {
 
   void Publish(SlotId slot);                              // filling -> ready
   void Move(SlotId slot, const shm::Location& location);  // ready, elsewhere; same bytes
-  void Retire(SlotId slot);                               // -> absent
+  void Retire(SlotId slot);                               // filling or ready -> absent
 
   struct Entry {
     shm::ChunkKey key;
@@ -69,7 +71,8 @@ class Index {
 
   uint64_t used() const { return used_; }
 
-  // Live words.  kBusy: all in use.
+  // Live words.  kBusy: all in use.  A cleared word may be given to another namespace: ids are never
+  // used again, so who still holds the old one compares unequal.  REQUIRES: namespace_id != 0.
   Result<uint32_t> AllocateLive(uint32_t namespace_id);
   void ClearLive(uint32_t live_index);
 

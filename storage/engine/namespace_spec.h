@@ -1,12 +1,11 @@
 #pragma once
 
-// A tenant's namespaces: the identity contract under which bytes may be shared.  Registration
-// fails closed: a name that exists with another identity is refused, naming the field that differs.
+// A namespace: the identity contract under which bytes may be shared.  Registration fails closed: a
+// label that exists with another identity is refused, naming the field that differs.
 //
-// Threads: belongs to one shard.
+// Threads: values.
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,7 +23,7 @@ struct GroupRule {
 
 // Every field is compared; what an engine does not know stays empty and is compared as empty.
 struct NamespaceSpec {
-  std::string label;  // the name; the key of the table
+  std::string label;  // the name under which it is registered
   std::string model;
   std::string weights_digest;
   std::string dtype;

@@ -1,0 +1,116 @@
+// Finding, pinning, touching, leasing and dropping single chunks.
+
+#include "storage/base/limits.h"
+#include "storage/engine/chunk_store.h"
+#include "storage/engine/session_entry.h"
+
+namespace terrace {
+
+Result<ReadyChunk> ChunkStore::Find(uint32_t namespace_id, const shm::ChunkKey& key) {
+  if (NamespaceOf(namespace_id) == nullptr) return Status(StatusCode::kStale);
+  shm::Found found;
+  const shm::Look look =
+      shm::Find(index_->view(), key, namespace_id, index_->Hash(key, namespace_id), &found);
+  if (look == shm::Look::kFilling) return Status(StatusCode::kBusy);
+  if (look != shm::Look::kReady) {
+    ++counts_.get_misses;
+    return Status(StatusCode::kNotFound);
+  }
+  ++counts_.gets;
+  return ReadyChunk{.location = found.location,
+                    .payload_bytes = found.length,
+                    .touch = shm::TouchWord(found.slot, found.version)};
+}
+
+// The store and every retirement run on this thread, so nothing can come between them.
+Result<ReadyChunk> ChunkStore::FindAndPin(SessionId session, uint32_t namespace_id,
+                                          const shm::ChunkKey& key, std::atomic<uint64_t>* pin) {
+  if (!MayPin(session)) return Status(StatusCode::kBusy);
+  Result<ReadyChunk> found = Find(namespace_id, key);
+  if (found.ok()) pin->store(shm::PinWord(found->location), std::memory_order_seq_cst);
+  return found;
+}
+
+void ChunkStore::Touch(uint64_t touch_word) {
+  const auto slot = static_cast<uint32_t>(touch_word);
+  if (slot >= options_.index_slots) return;
+  const uint32_t chunk = chunks_.OfSlot(slot);
+  if (chunk == kNoChunk) return;
+  const auto tag = static_cast<uint32_t>(touch_word >> 32);
+  if (static_cast<uint32_t>(index_->Read(slot).version) != tag) return;
+  policy_->Touch(chunks_.at(chunk).policy);
+  ++counts_.touches;
+}
+
+StatusCode ChunkStore::Remove(uint32_t namespace_id, const shm::ChunkKey& key) {
+  if (NamespaceOf(namespace_id) == nullptr) return StatusCode::kStale;
+  const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
+  if (!slot.ok()) return StatusCode::kNotFound;
+  const uint32_t chunk = chunks_.OfSlot(*slot);
+  if (chunk == kNoChunk) return StatusCode::kBusy;  // being written: its claim owns it
+  DropChunk(chunk, Departure::kRemoved);
+  ++counts_.removed;
+  return StatusCode::kOk;
+}
+
+StatusCode ChunkStore::Lease(uint32_t namespace_id, const shm::ChunkKey& key, int64_t until_ns) {
+  if (NamespaceOf(namespace_id) == nullptr) return StatusCode::kStale;
+  const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
+  if (!slot.ok() || chunks_.OfSlot(*slot) == kNoChunk) return StatusCode::kNotFound;
+  Chunk& chunk = chunks_.at(chunks_.OfSlot(*slot));
+  chunk.lease_until_ns = std::max(chunk.lease_until_ns, until_ns);
+  return StatusCode::kOk;
+}
+
+void ChunkStore::DropChunk(uint32_t chunk, Departure why) {
+  const Chunk& dropped = chunks_.at(chunk);
+  const Index::Entry entry = index_->Read(dropped.slot);
+  Segment& segment = pool_->at(dropped.segment);
+  const uint64_t record_bytes = shm::RecordBytes(entry.length);
+  segment.live_bytes -= record_bytes;
+  segment.padding_bytes -= record_bytes - shm::kRecordHeaderBytes - entry.length;
+  if (NamespaceInfo* owner = NamespaceOf(entry.namespace_id)) {
+    --owner->chunk_count;
+    owner->chunk_bytes -= entry.length;
+  }
+  index_->Retire(dropped.slot);
+  policy_->Remove(dropped.policy, why);
+  chunks_.Remove(chunk);
+  ++settled_;
+}
+
+Result<ChunkInfo> ChunkStore::Describe(uint32_t namespace_id, const shm::ChunkKey& key,
+                                       int64_t now_ns) const {
+  const auto label = live_.find(namespace_id);
+  if (label == live_.end()) return Status(StatusCode::kStale);
+  const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
+  if (!slot.ok()) return Status(StatusCode::kNotFound, "the key is not in the index");
+  const Index::Entry entry = index_->Read(*slot);
+  ChunkInfo info{.key = entry.key,
+                 .namespace_label = label->second,
+                 .payload_bytes = entry.length,
+                 .state = entry.state,
+                 .location = entry.location};
+  const uint32_t chunk = chunks_.OfSlot(*slot);
+  if (chunk != kNoChunk) {
+    info.worth = policy_->Worth(chunks_.at(chunk).policy);
+    info.reuse_class = policy_->ReuseClass(chunks_.at(chunk).policy);
+    info.lease_left_ns = std::max<int64_t>(chunks_.at(chunk).lease_until_ns - now_ns, 0);
+  }
+  return info;
+}
+
+std::vector<ChunkInfo> ChunkStore::List(uint64_t* cursor, uint32_t limit, int64_t now_ns) const {
+  std::vector<ChunkInfo> listed;
+  uint64_t slot = *cursor;
+  for (; slot < options_.index_slots && listed.size() < limit; ++slot) {
+    if (chunks_.OfSlot(static_cast<SlotId>(slot)) == kNoChunk) continue;
+    const Index::Entry entry = index_->Read(static_cast<SlotId>(slot));
+    const Result<ChunkInfo> info = Describe(entry.namespace_id, entry.key, now_ns);
+    if (info.ok()) listed.push_back(*info);
+  }
+  *cursor = slot < options_.index_slots ? slot : 0;
+  return listed;
+}
+
+}  // namespace terrace

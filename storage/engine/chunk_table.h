@@ -1,0 +1,66 @@
+#pragma once
+
+// What the daemon knows of each ready chunk beyond its slot.  Dense: the slots of an index are many
+// more than its chunks.
+//
+// Threads: belongs to one shard.
+
+#include <cstdint>
+#include <vector>
+
+#include "storage/base/check.h"
+#include "storage/index/index.h"
+#include "storage/policy/policy.h"
+
+namespace terrace {
+
+inline constexpr uint32_t kNoChunk = 0;
+
+struct Chunk {
+  SlotId slot = 0;
+  uint32_t segment = 0;
+  uint32_t record = 0;  // index into the segment's records
+  PolicyHandle policy = 0;
+  int64_t lease_until_ns = 0;  // 0: none
+  bool used = false;
+};
+
+class ChunkTable {
+ public:
+  void Resize(uint64_t slot_count) { of_slot_.assign(slot_count, kNoChunk); }
+
+  // The ready chunk in a slot, or kNoChunk.
+  uint32_t OfSlot(SlotId slot) const { return of_slot_[slot]; }
+
+  uint32_t Add(SlotId slot) {
+    if (free_.empty()) {
+      chunks_.emplace_back();
+      free_.push_back(static_cast<uint32_t>(chunks_.size() - 1));
+    }
+    const uint32_t chunk = free_.back();
+    free_.pop_back();
+    chunks_[chunk] = Chunk{};
+    chunks_[chunk].slot = slot;
+    chunks_[chunk].used = true;
+    of_slot_[slot] = chunk;
+    return chunk;
+  }
+
+  void Remove(uint32_t chunk) {
+    TERRACE_CHECK(chunks_[chunk].used);
+    of_slot_[chunks_[chunk].slot] = kNoChunk;
+    chunks_[chunk].used = false;
+    free_.push_back(chunk);
+  }
+
+  Chunk& at(uint32_t chunk) { return chunks_[chunk]; }
+  const Chunk& at(uint32_t chunk) const { return chunks_[chunk]; }
+  uint64_t size() const { return chunks_.size() - 1 - free_.size(); }
+
+ private:
+  std::vector<uint32_t> of_slot_;
+  std::vector<Chunk> chunks_ = std::vector<Chunk>(1);  // place 0 is kNoChunk
+  std::vector<uint32_t> free_;
+};
+
+}  // namespace terrace
