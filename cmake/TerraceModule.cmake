@@ -9,8 +9,9 @@
 # LABELS: race (threads or processes share memory), bytes (layouts, hashes, copies).
 # Every test finds the programs under $TERRACE_BIN; a Python test also imports from build/*/python.
 #
-# Targets beside the modules' own: tests_race and tests_bytes build the tests of that label;
-# all_verify_interface_header_sets compiles every module's headers, each alone.
+# Targets beside the modules' own: tests_race and tests_bytes build the tests of that label,
+# terrace_test_programs the programs that tests start; all_verify_interface_header_sets compiles
+# every module's headers, each alone.
 
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
@@ -42,6 +43,8 @@ set(CMAKE_VERIFY_INTERFACE_HEADER_SETS ON)
 foreach(label race bytes)
   add_custom_target(tests_${label})
 endforeach()
+# What tests start (terraced, terrace): `add_dependencies(terrace_test_programs terraced)`.
+add_custom_target(terrace_test_programs)
 
 function(terrace_module)
   cmake_parse_arguments(M "" "NAME" "SOURCES;LINKS;FOREIGN" ${ARGN})
@@ -94,7 +97,7 @@ function(terrace_python_test)
     COMMAND ${Python_EXECUTABLE} -m pytest -q -p no:cacheprovider ${T_SOURCES})
   _terrace_test_properties()
   set_property(TEST ${T_NAME} APPEND PROPERTY ENVIRONMENT_MODIFICATION
-    PYTHONPATH=path_list_prepend:${CMAKE_BINARY_DIR}/python)
+    PYTHONPATH=path_list_prepend:${CMAKE_BINARY_DIR}/python PYTHONDONTWRITEBYTECODE=set:1)
 endfunction()
 
 # What both kinds of test have, out of the caller's T_ variables.
@@ -109,24 +112,3 @@ macro(_terrace_test_properties)
     set_tests_properties(${T_NAME} PROPERTIES RUN_SERIAL ON)
   endif()
 endmacro()
-
-# Programs that tests start (terraced, terrace): `add_dependencies(terrace_test_programs terraced)`.
-add_custom_target(terrace_test_programs)
-
-# A pytest file against the built package and binaries; absent when TERRACE_PYTHON is off.
-function(terrace_python_test)
-  cmake_parse_arguments(T "SERIAL" "NAME;TIMEOUT" "SOURCES;LABELS" ${ARGN})
-  if(NOT TERRACE_PYTHON)
-    return()
-  endif()
-  if(NOT T_TIMEOUT)
-    set(T_TIMEOUT 180)
-  endif()
-  list(TRANSFORM T_SOURCES PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
-  add_test(NAME ${T_NAME} COMMAND ${Python_EXECUTABLE} -m pytest -q -p no:cacheprovider ${T_SOURCES})
-  set_tests_properties(${T_NAME} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${T_LABELS}" ENVIRONMENT
-    "PYTHONPATH=${CMAKE_BINARY_DIR}/python;TERRACE_BIN=${CMAKE_BINARY_DIR}/bin;PYTHONDONTWRITEBYTECODE=1")
-  if(T_SERIAL)
-    set_tests_properties(${T_NAME} PROPERTIES RUN_SERIAL ON)
-  endif()
-endfunction()

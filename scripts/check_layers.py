@@ -2,17 +2,24 @@
 """Checks that every file includes only what its module may (docs/architecture.md).
 
 ``ALLOWED`` says which modules of ours a module may include, ``FOREIGN`` where each foreign library
-stops.  Prints one line a violation and exits 1, or nothing and 0.
+stops; tests may include anything.  Prints one line a violation, naming the table's line that it
+breaks, and exits 1; or nothing and 0.
+
+    scripts/check_layers.py           check every source file of the project
+    scripts/check_layers.py --list    print the tables
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NAME = "scripts/check_layers.py"
 
 BASE = ["proto/shm", "storage/base"]
 BYTES = [*BASE, "storage/mem", "storage/record"]
@@ -49,7 +56,10 @@ FOREIGN: dict[str, list[str]] = {
     r"gtest/|gmock/": [],
 }
 
-INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+# Foreign headers that no library above claims: the language's and the system's.
+SYSTEM = re.compile(r"[\w-]+(\.h)?$|(sys|linux|asm|net|netinet|arpa)/")
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 
 
 def module_of(path: str) -> str | None:
@@ -58,40 +68,83 @@ def module_of(path: str) -> str | None:
     return max(inside, key=len) if inside else None
 
 
+@cache
+def table_line(entry: str) -> str:
+    """Where ``entry`` stands in this file's tables, as file:line."""
+    for number, line in enumerate(Path(__file__).read_text().splitlines(), 1):
+        if line.lstrip().startswith((f'"{entry}":', f'r"{entry}":')):
+            return f"{NAME}:{number}"
+    return NAME
+
+
+def project_violation(module: str, target: str) -> str | None:
+    """Why ``module`` may not include the file ``target`` of ours, or None if it may."""
+    other = "proto" if target == "proto/terrace.capnp.h" else module_of(target)
+    if other is None:
+        return f'"{target}" is not a path from the root into a module that {NAME} lists'
+    if other == module or other in ALLOWED[module]:
+        return None
+    allowed = ", ".join(ALLOWED[module]) or "nothing of ours"
+    return f'{module} may include {allowed} ({table_line(module)}), not "{target}"'
+
+
+def foreign_violation(module: str, target: str) -> str | None:
+    """Why ``module`` may not include the foreign header ``target``, or None if it may."""
+    for pattern, owners in FOREIGN.items():
+        if re.match(pattern, target):
+            if module in owners:
+                return None
+            return f"<{target}> stops at {', '.join(owners) or 'tests'} ({table_line(pattern)})"
+    if SYSTEM.match(target):
+        return None
+    return f"<{target}> belongs to no library in FOREIGN ({NAME}): name it and its owner there"
+
+
 def violations(path: str, text: str) -> list[str]:
-    """One line for each include in ``text`` that the tables above do not allow."""
+    """One line for each include in ``text``, the file ``path``, that the tables do not allow."""
+    if path.startswith("tests/"):
+        return []
     module = module_of(path)
     if module is None:
-        return []
+        return [f"{path}:1: no module in ALLOWED ({NAME}) holds this file: give its folder a line"]
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         match = INCLUDE.match(line)
         if not match:
             continue
-        target = match.group(2)
-        if match.group(1) == '"':
-            other = module_of(target)
-            if target == "proto/terrace.capnp.h":
-                other = "proto"
-            if other is None:
-                found.append(f"{path}:{number}: \"{target}\" is not a path from the root of a module")
-            elif other != module and other not in ALLOWED[module]:
-                found.append(f"{path}:{number}: {module} may not include {other} ({target})")
-            continue
-        for pattern, owners in FOREIGN.items():
-            if re.match(pattern, target) and module not in owners:
-                where = ", ".join(owners) or "tests"
-                found.append(f"{path}:{number}: <{target}> stops at {where}")
+        ours, foreign = match.groups()
+        if ours is None and foreign and module_of(foreign):
+            ours = foreign  # <storage/base/fd.h> is as much ours as with quotes
+        why = project_violation(module, ours) if ours else foreign_violation(module, foreign)
+        if why:
+            found.append(f"{path}:{number}: {why}")
     return found
 
 
+def source_files() -> list[str]:
+    """Every C++ and CUDA file of the project, tracked or about to be, as paths from the root."""
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "-co", "--exclude-standard"]
+    patterns = ["*.h", "*.cc", "*.cpp", "*.cu", "*.cuh"]
+    listed = subprocess.run([*command, *patterns], cwd=ROOT, check=True, capture_output=True)
+    return [path for path in listed.stdout.decode().split("\0") if (ROOT / path).is_file()]
+
+
+def print_tables() -> None:
+    """Prints who may include whom, then where each foreign library stops."""
+    for module, allowed in ALLOWED.items():
+        print(f"{module:16} -> {', '.join(allowed) or '-'}")
+    for pattern, owners in FOREIGN.items():
+        print(f"<{pattern}...> {'':{max(0, 16 - len(pattern))}} {', '.join(owners) or 'tests'}")
+
+
 def main() -> int:
-    """Reads every tracked source file below the modules."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.cc", "*.cu"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout.split()
-    found = [row for path in listed for row in violations(path, (ROOT / path).read_text())]
+    """Checks the project, or prints the tables; the exit status."""
+    parser = argparse.ArgumentParser(description="Check that modules include only what they may.")
+    parser.add_argument("--list", action="store_true", help="print the tables and stop")
+    if parser.parse_args().list:
+        print_tables()
+        return 0
+    found = [row for path in source_files() for row in violations(path, (ROOT / path).read_text())]
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 

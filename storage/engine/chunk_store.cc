@@ -11,6 +11,13 @@
 namespace terrace {
 namespace {
 
+// A pool of so many segments spares two, so that reclaim mostly runs before a put needs it.
+constexpr uint32_t kStockedPoolSegments = 64;
+constexpr uint32_t kStockSegments = 2;
+constexpr int64_t kStockRetryNs = 10 * kNsPerMs;
+
+constexpr int64_t kPinPollNs = 100 * kNsPerMs;  // no one announces that a pin is gone
+
 // Enough places that reclaim has a choice, few enough that a client maps them quickly.
 uint64_t DefaultSegmentBytes(uint64_t pool_bytes) {
   if (pool_bytes > 256 * kGiB) return kSegmentBytesMax;
@@ -65,6 +72,7 @@ Status ChunkStore::Prepare() {
   if (!index.ok()) return index.status();
   index_ = *std::move(index);
   chunks_.Resize(options_.index_slots);
+  namespaces_ = std::make_unique<NamespaceTable>(*index_);
 
   Result<std::unique_ptr<SegmentPool>> pool =
       SegmentPool::Create({.name = "terrace-" + options_.tenant,
@@ -73,9 +81,7 @@ Status ChunkStore::Prepare() {
                            .memory = options_.memory});
   if (!pool.ok()) return pool.status();
   pool_ = *std::move(pool);
-  for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
-    index_->SetSegment(segment, pool_->at(segment).generation, options_.segment_bytes);
-  }
+  PublishSegments();
   random_ = options_.seed | 1;
   return Status::Ok();
 }
@@ -130,78 +136,37 @@ void ChunkStore::BuryTheDead(int64_t now_ns) {
 
 bool ChunkStore::PinsReleased(SessionId session) const { return !sessions_.contains(session); }
 
+SessionUse ChunkStore::UseOf(SessionId session) const {
+  const auto found = sessions_.find(session);
+  if (found == sessions_.end()) return {};
+  return {.pins = pins_.CountPins(session),
+          .claims = claims_.CountOf(session),
+          .stranded_bytes = found->second.stranded_bytes};
+}
+
 bool ChunkStore::MayPin(SessionId session) const {
   const auto found = sessions_.find(session);
   if (found == sessions_.end() || found->second.closed) return false;
-  return found->second.stranded_bytes <= options_.dram_bytes / 8;
+  return found->second.stranded_bytes < options_.dram_bytes / 8;
 }
 
 // ----------------------------------------------------------------------------- namespaces
 
 Result<NamespaceInfo> ChunkStore::RegisterNamespace(const NamespaceSpec& spec) {
-  if (spec.label.empty() || spec.label.size() > 256) {
-    return Status(StatusCode::kInvalid, "a namespace's label has 1 to 256 bytes, not " +
-                                            std::to_string(spec.label.size()));
-  }
-  if (spec.ranks == 0 || spec.groups.empty() || spec.ranks * spec.groups.size() > 65536) {
-    return Status(StatusCode::kInvalid,
-                  "ranks x groups of namespace '" + spec.label + "' must be 1 to 65536");
-  }
-  const auto found = namespaces_.find(spec.label);
-  if (found != namespaces_.end()) {
-    const std::optional<std::string> differs = DifferingField(found->second.spec, spec);
-    if (!differs) return found->second;
-    return Status(StatusCode::kInvalid, "namespace '" + spec.label +
-                                            "' is registered with another " + *differs +
-                                            ": use another label, or `terrace clear` it");
-  }
-  const uint32_t id = next_namespace_id_++;
-  const Result<uint32_t> live = index_->AllocateLive(id);
-  if (!live.ok()) return live.status();
-  NamespaceInfo& info = namespaces_[spec.label];
-  info.spec = spec;
-  info.ref = shm::NamespaceRef{.id = id, .live_index = *live};
-  live_[id] = spec.label;
-  return info;
+  return namespaces_->Register(spec);
 }
 
-std::vector<NamespaceInfo> ChunkStore::Namespaces() const {
-  std::vector<NamespaceInfo> all;
-  for (const auto& [label, info] : namespaces_) all.push_back(info);
-  return all;
-}
+std::vector<NamespaceInfo> ChunkStore::Namespaces() const { return namespaces_->All(); }
 
 Result<NamespaceInfo> ChunkStore::FindNamespace(std::string_view label) const {
-  const auto found = namespaces_.find(label);
-  if (found == namespaces_.end()) {
-    return Status(StatusCode::kNotFound, "no namespace '" + std::string(label) + "'");
-  }
-  return found->second;
-}
-
-NamespaceInfo* ChunkStore::NamespaceOf(uint32_t namespace_id) {
-  const auto found = live_.find(namespace_id);
-  return found == live_.end() ? nullptr : &namespaces_.at(found->second);
+  return namespaces_->Find(label);
 }
 
 Result<NamespaceInfo> ChunkStore::BumpEpoch(std::string_view label) {
-  const auto found = namespaces_.find(label);
-  if (found == namespaces_.end()) {
-    return Status(StatusCode::kNotFound, "no namespace '" + std::string(label) + "'");
-  }
-  NamespaceInfo& info = found->second;
-  // From this store on every get of the old id misses; the slots are swept later.
-  index_->ClearLive(info.ref.live_index);
-  live_.erase(info.ref.id);
-  ended_namespaces_.push_back(info.ref.id);
-  const uint32_t id = next_namespace_id_++;
-  const Result<uint32_t> live = index_->AllocateLive(id);
-  TERRACE_CHECK(live.ok());  // one was just given back
-  info.ref = shm::NamespaceRef{.id = id, .live_index = *live};
-  info.chunk_count = info.chunk_bytes = 0;
-  ++info.epoch;
-  live_[id] = info.spec.label;
-  return info;
+  const Result<NamespaceInfo> bumped = namespaces_->Bump(label);
+  // Once around from where the sweep is now meets every chunk of the old id.
+  if (bumped.ok()) sweep_left_ = options_.index_slots;
+  return bumped;
 }
 
 Result<uint64_t> ChunkStore::ClearNamespace(std::string_view label) {
@@ -221,17 +186,17 @@ Result<uint64_t> ChunkStore::ClearNamespace(std::string_view label) {
 // A slice of the index a call, so that an epoch bump of a full pool never holds the shard up.
 void ChunkStore::Sweep() {
   constexpr uint64_t kSlotsPerSlice = 16384;
-  if (ended_namespaces_.empty()) return;
-  const uint64_t end = std::min(sweep_cursor_ + kSlotsPerSlice, options_.index_slots);
-  for (; sweep_cursor_ < end; ++sweep_cursor_) {
-    const uint32_t chunk = chunks_.OfSlot(static_cast<SlotId>(sweep_cursor_));
-    if (chunk == kNoChunk) continue;
-    const uint32_t id = index_->Read(static_cast<SlotId>(sweep_cursor_)).namespace_id;
-    if (!live_.contains(id)) DropChunk(chunk, Departure::kRemoved);
+  const uint64_t slice = std::min(kSlotsPerSlice, sweep_left_);
+  for (uint64_t step = 0; step < slice; ++step) {
+    const auto slot = static_cast<SlotId>(sweep_cursor_);
+    sweep_cursor_ = (sweep_cursor_ + 1) % options_.index_slots;
+    const uint32_t chunk = chunks_.OfSlot(slot);
+    if (chunk == kNoChunk || namespaces_->OfId(index_->Read(slot).namespace_id) != nullptr) {
+      continue;
+    }
+    DropChunk(chunk, Departure::kRemoved);
   }
-  if (sweep_cursor_ < options_.index_slots) return;
-  sweep_cursor_ = 0;
-  ended_namespaces_.erase(ended_namespaces_.begin());
+  sweep_left_ -= slice;
 }
 
 // --------------------------------------------------------------------------------- memory
@@ -279,6 +244,7 @@ ChunkStoreStats ChunkStore::stats() const {
   stats.page_bytes = pool_->at(0).memory.valid() ? pool_->at(0).memory.page_bytes() : 0;
   stats.chunk_count = chunks_.size();
   stats.filling_count = claims_.open_count();
+  stats.leased_keys = leases_.count();
   stats.index_slots = options_.index_slots;
   stats.index_used = index_->used();
   stats.fresh_memfds = pool_->memfds_made() - pool_->count();
@@ -324,34 +290,40 @@ ChunkStoreStats ChunkStore::stats() const {
 // ----------------------------------------------------------------------------------- time
 
 int64_t ChunkStore::Tick(int64_t now_ns) {
-  constexpr int64_t kPollNs = 100 * kNsPerMs;  // for pins, which no one announces
   while (Claim* expired = claims_.Expired(now_ns)) {
     ++counts_.claims_ended;
     EndClaim(*expired, true);
   }
+  while (const uint32_t chunk = leases_.Expired(now_ns)) EndLease(chunk);
   BuryTheDead(now_ns);
   Sweep();
-  SealTails(now_ns);
+  SealIdleTails(now_ns);
   FinishDraining(now_ns);
-  if (pool_->count() >= 64 && pool_->free_count() < 2) ReclaimOne(now_ns);
-
-  int64_t next = claims_.NextDeadline();
-  const auto sooner = [&next](int64_t at) { next = next == 0 ? at : std::min(next, at); };
-  if (!ended_namespaces_.empty()) sooner(now_ns);
-  for (const auto& [session, entry] : sessions_) {
-    if (entry.buried_at_ns != 0) sooner(entry.buried_at_ns);
+  if (pool_->count() >= kStockedPoolSegments && pool_->free_count() < kStockSegments &&
+      stock_retry_ns_ <= now_ns && !ReclaimUnpinned(now_ns)) {
+    stock_retry_ns_ = now_ns + kStockRetryNs;
   }
+  return NextTick(now_ns);
+}
+
+// Never at or before now unless there is work that only time slices hold back.
+int64_t ChunkStore::NextTick(int64_t now_ns) const {
+  if (sweep_left_ != 0) return now_ns;
+  int64_t next = claims_.NextDeadline();
+  const auto sooner = [&next](int64_t at) {
+    if (at != 0) next = next == 0 ? at : std::min(next, at);
+  };
+  sooner(leases_.NextEnd());
+  for (const auto& [session, entry] : sessions_) sooner(entry.buried_at_ns);
   for (const auto& [key, segment] : open_) {
     if (key.owner != kSurvivorsOwner) sooner(pool_->at(segment).appended_ns + kTailIdleNs);
   }
+  bool waits_for_pins = !stranded_.empty();
   for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
     const SegmentState state = pool_->at(segment).state;
-    if (state == SegmentState::kDraining || state == SegmentState::kMissing) {
-      sooner(now_ns + kPollNs);
-      break;
-    }
+    waits_for_pins |= state == SegmentState::kDraining || state == SegmentState::kMissing;
   }
-  if (!stranded_.empty()) sooner(now_ns + kPollNs);
+  if (waits_for_pins) sooner(now_ns + kPinPollNs);
   return next;
 }
 

@@ -28,7 +28,8 @@
 #include "storage/base/result.h"
 #include "storage/engine/chunk_table.h"
 #include "storage/engine/claim_table.h"
-#include "storage/engine/namespace_spec.h"
+#include "storage/engine/lease_table.h"
+#include "storage/engine/namespace_table.h"
 #include "storage/index/index.h"
 #include "storage/index/pin_tables.h"
 #include "storage/mem/memory_file.h"
@@ -40,8 +41,8 @@ namespace terrace {
 struct ChunkStoreOptions {
   std::string tenant = "default";
   uint64_t dram_bytes = 0;  // a multiple of segment_bytes; open segments included
-  uint64_t segment_bytes =
-      0;  // a power of two, 2 MiB..1 GiB; 0: the nearest to pool/256 in 16..256 MiB
+  // A power of two, 2 MiB..1 GiB.  0: the nearest to pool/256 in 16..256 MiB.
+  uint64_t segment_bytes = 0;
   uint64_t index_slots = 0;  // a power of two; 0: SlotCountFor(dram_bytes)
   std::string policy = "gittins";
   MemoryFileOptions memory;
@@ -55,6 +56,11 @@ struct ChunkStoreOptions {
 // segments that no client may ever write.
 struct SessionOptions {
   bool trusted = false;
+};
+
+struct SessionUse {
+  uint32_t pins = 0, claims = 0;
+  uint64_t stranded_bytes = 0;
 };
 
 struct PutWant {
@@ -90,13 +96,14 @@ struct SegmentCounts {
 struct ChunkStoreStats {
   uint64_t dram_bytes = 0, segment_bytes = 0, page_bytes = 0;
   uint64_t live_bytes = 0;  // records of ready chunks, payload and header
-  uint64_t dead_bytes =
-      0;  // records that left or were never committed, in segments not yet reclaimed
+  // Records that left or were never committed, in segments not yet reclaimed.
+  uint64_t dead_bytes = 0;
   uint64_t padding_bytes = 0;  // alignment of payloads, and tails of sealed segments
   uint64_t claimed_bytes = 0;  // being written
   uint64_t free_bytes = 0;     // in free segments and behind the fill of open ones
   uint64_t missing_bytes = 0;  // places without a memfd; the seven add up to dram_bytes
   uint64_t chunk_count = 0, filling_count = 0, index_slots = 0, index_used = 0;
+  // Bytes put, evicted and moved are payload.
   uint64_t puts = 0, put_bytes = 0, exists = 0, busy = 0, gets = 0, get_misses = 0, touches = 0;
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, removed = 0;
   uint64_t claims_ended = 0, stale_commits = 0, corrupt_commits = 0, corrupt_moves = 0;
@@ -138,7 +145,10 @@ class ChunkStore {
   // After SessionDied and its grace: the store no longer reads the session's pin table.
   bool PinsReleased(SessionId session) const;
 
-  // False once the session strands more than 1/8 of the pool: it gets no new pins.
+  // What the session holds now.
+  SessionUse UseOf(SessionId session) const;
+
+  // False once the session strands 1/8 of the pool: it gets no new pins.
   bool MayPin(SessionId session) const;
 
   // -- Namespaces ----------------------------------------------------------------------------
@@ -180,7 +190,8 @@ class ChunkStore {
 
   // -- Keys ----------------------------------------------------------------------------------
   StatusCode Remove(uint32_t namespace_id, const shm::ChunkKey& key);
-  // Extends, never shortens.  kNotFound unless ready.
+  // Extends, never shortens.  kNotFound unless ready; kBusy when leases would hold more than half
+  // of the pool, which reclaim needs to move them about.
   StatusCode Lease(uint32_t namespace_id, const shm::ChunkKey& key, int64_t until_ns);
   Result<ChunkInfo> Describe(uint32_t namespace_id, const shm::ChunkKey& key, int64_t now_ns) const;
   // Up to `limit` chunks from slot `cursor` on; *cursor becomes where to go on, 0 at the end.
@@ -223,32 +234,53 @@ class ChunkStore {
   void EndClaim(Claim& claim, bool poison);
   void EndClaimsOf(SessionId session, bool poison);
 
-  // Room and reclaim (chunk_store_reclaim.cc).
+  // Room (chunk_store_room.cc).
   struct Room {
     uint32_t segment = 0;
     uint64_t offset = 0;
   };
-  // Whose open segment: a session's, or one of the two groups that the daemon fills itself.
+  // Whose open segment it is: a session's, or one of the two groups that the daemon fills itself.
+  struct OpenKey {
+    uint64_t owner = 0;
+    uint32_t reuse_class = 0;
+    auto operator<=>(const OpenKey&) const = default;
+  };
   Result<Room> Reserve(uint64_t owner, uint32_t reuse_class, uint64_t record_bytes, int64_t now_ns);
-  Result<uint32_t> TakeSegment(uint64_t owner, int64_t now_ns);
+  bool Append(const OpenKey& key, uint64_t record_bytes, int64_t now_ns, Room* room);
+  Status OpenAnother(const OpenKey& key, int64_t now_ns);
+  Status MakeRoom(int64_t now_ns);
+  bool Crowded() const;
+  void Seal(const OpenKey& key);
+  void SealIdleTails(int64_t now_ns);
+  void SealTailsOf(SessionId session);
+  bool SealOldestTail();
+  void PublishSegments();
+
+  // Reclaim (chunk_store_reclaim.cc).
   bool ReclaimOne(int64_t now_ns);
-  std::vector<Victim> SampleVictims();
+  bool ReclaimUnpinned(int64_t now_ns);
+  bool EvacuatePinned(int64_t now_ns);
+  std::vector<uint32_t> Candidates() const;
+  std::vector<Victim> Sample(std::vector<uint32_t>* candidates);
   Victim Appraise(uint32_t segment) const;
+  bool Evacuate(const Victim& victim, double price, int64_t now_ns);
+  bool CarryLeased(uint32_t segment, int64_t now_ns);
   bool CarryOver(uint32_t segment, const SegmentRecord& record, int64_t now_ns);
-  bool Evacuate(uint32_t segment, double price, int64_t now_ns);
+  void DropDamaged(uint32_t segment, uint32_t chunk);
   void Drain(uint32_t segment, int64_t now_ns);
   bool FinishDraining(int64_t now_ns);
   void Release(uint32_t segment);
   void Strand(uint32_t segment);
-  void SealTails(int64_t now_ns);
-  void SealTailsOf(SessionId session);
+  void ReviewStranded();
 
   // Chunks.
   bool IsCurrent(uint32_t segment, uint32_t record_index) const;
-  void DropChunk(uint32_t chunk, Departure why);  // retires the slot, accounts, forgets
-  NamespaceInfo* NamespaceOf(uint32_t namespace_id);
+  // Retires the slot, accounts, forgets.  The bytes stay until the segment is reclaimed.
+  void DropChunk(uint32_t chunk, Departure why);
+  void EndLease(uint32_t chunk);
   void Sweep();
   void BuryTheDead(int64_t now_ns);
+  int64_t NextTick(int64_t now_ns) const;
 
   // Constant after construction.
   ChunkStoreOptions options_;
@@ -261,26 +293,22 @@ class ChunkStore {
   PinTables pins_;
   ClaimTable claims_;
   ChunkTable chunks_;
-  std::map<std::string, NamespaceInfo, std::less<>> namespaces_;
-  std::map<uint32_t, std::string> live_;  // namespace id -> label
-  uint32_t next_namespace_id_ = 1;
-  std::vector<uint32_t> ended_namespaces_;  // ids whose chunks are still to be swept
+  LeaseTable leases_;
+  std::unique_ptr<NamespaceTable> namespaces_;
+  // Slots still to be looked at for chunks of namespaces that ended, from the cursor on.
+  uint64_t sweep_left_ = 0;
   uint64_t sweep_cursor_ = 0;
 
-  struct OpenKey {
-    uint64_t owner = 0;
-    uint32_t reuse_class = 0;
-    auto operator<=>(const OpenKey&) const = default;
-  };
   std::map<OpenKey, uint32_t> open_;
   std::map<SessionId, SessionEntry> sessions_;
   struct Stranded {
     uint32_t segment = 0;
     uint64_t generation = 0;
-    std::vector<SessionId> sessions;
   };
   std::vector<Stranded> stranded_;
-  uint64_t random_ = 0;  // state of the sampler
+  uint64_t random_ = 0;           // state of the sampler
+  uint64_t published_epoch_ = 0;  // of the pool, as clients were told
+  int64_t stock_retry_ns_ = 0;    // when reclaim ahead of need may look for a victim again
   uint64_t settled_ = 0;
   uint64_t descriptor_epoch_ = 0;
   ChunkStoreStats counts_;

@@ -15,7 +15,7 @@ void ChunkStore::BeginPut(SessionId session, uint32_t namespace_id, std::span<co
   TERRACE_CHECK(grants.size() == wants.size());
   const auto found = sessions_.find(session);
   const bool known = found != sessions_.end() && !found->second.closed;
-  const bool live = NamespaceOf(namespace_id) != nullptr;
+  const bool live = namespaces_->OfId(namespace_id) != nullptr;
   if (deadline_ns == 0) deadline_ns = now_ns + kPutDeadlineNsDefault;
   deadline_ns = std::min(deadline_ns, now_ns + kRequestDeadlineNsMax);
   for (size_t i = 0; i < wants.size(); ++i) {
@@ -35,7 +35,7 @@ void ChunkStore::BeginPut(SessionId session, uint32_t namespace_id, std::span<co
 
 StatusCode ChunkStore::Grant(SessionEntry& session, uint32_t namespace_id, const PutWant& want,
                              int64_t deadline_ns, int64_t now_ns, PutGrant* grant) {
-  if (!want.key.valid() || want.payload_bytes == 0 || want.payload_bytes > chunk_bytes_max_) {
+  if (!want.key.valid() || !want.key.zero_padded() || want.payload_bytes == 0 || want.payload_bytes > chunk_bytes_max_) {
     return StatusCode::kInvalid;
   }
   const uint64_t hash = index_->Hash(want.key, namespace_id);
@@ -99,7 +99,7 @@ void ChunkStore::Commit(SessionId session, std::span<const uint64_t> claims, int
 StatusCode ChunkStore::CommitOne(Claim& claim, int64_t now_ns) {
   StatusCode verdict = StatusCode::kOk;
   shm::RecordHeader header;
-  if (claim.deadline_ns <= now_ns || NamespaceOf(claim.namespace_id) == nullptr) {
+  if (claim.deadline_ns <= now_ns || namespaces_->OfId(claim.namespace_id) == nullptr) {
     verdict = StatusCode::kStale;
     ++counts_.stale_commits;
   } else {
@@ -147,9 +147,7 @@ void ChunkStore::PublishClaim(Claim& claim, const shm::RecordHeader& header) {
                                              static_cast<uint32_t>(record_bytes));
   index_->Publish(claim.slot);
 
-  NamespaceInfo* owner = NamespaceOf(claim.namespace_id);
-  ++owner->chunk_count;
-  owner->chunk_bytes += claim.payload_bytes;
+  namespaces_->Count(claim.namespace_id, 1, claim.payload_bytes);
   ++counts_.puts;
   counts_.put_bytes += claim.payload_bytes;
 }

@@ -7,7 +7,7 @@
 namespace terrace {
 
 Result<ReadyChunk> ChunkStore::Find(uint32_t namespace_id, const shm::ChunkKey& key) {
-  if (NamespaceOf(namespace_id) == nullptr) return Status(StatusCode::kStale);
+  if (namespaces_->OfId(namespace_id) == nullptr) return Status(StatusCode::kStale);
   shm::Found found;
   const shm::Look look =
       shm::Find(index_->view(), key, namespace_id, index_->Hash(key, namespace_id), &found);
@@ -43,7 +43,7 @@ void ChunkStore::Touch(uint64_t touch_word) {
 }
 
 StatusCode ChunkStore::Remove(uint32_t namespace_id, const shm::ChunkKey& key) {
-  if (NamespaceOf(namespace_id) == nullptr) return StatusCode::kStale;
+  if (namespaces_->OfId(namespace_id) == nullptr) return StatusCode::kStale;
   const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
   if (!slot.ok()) return StatusCode::kNotFound;
   const uint32_t chunk = chunks_.OfSlot(*slot);
@@ -54,25 +54,32 @@ StatusCode ChunkStore::Remove(uint32_t namespace_id, const shm::ChunkKey& key) {
 }
 
 StatusCode ChunkStore::Lease(uint32_t namespace_id, const shm::ChunkKey& key, int64_t until_ns) {
-  if (NamespaceOf(namespace_id) == nullptr) return StatusCode::kStale;
+  if (namespaces_->OfId(namespace_id) == nullptr) return StatusCode::kStale;
   const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
   if (!slot.ok() || chunks_.OfSlot(*slot) == kNoChunk) return StatusCode::kNotFound;
-  Chunk& chunk = chunks_.at(chunks_.OfSlot(*slot));
-  chunk.lease_until_ns = std::max(chunk.lease_until_ns, until_ns);
+  const uint32_t chunk = chunks_.OfSlot(*slot);
+  const uint64_t record_bytes = shm::RecordBytes(index_->Read(*slot).length);
+  const bool leased = chunks_.at(chunk).lease_until_ns != 0;
+  if (!leased && leases_.bytes() + record_bytes > options_.dram_bytes / 2) {
+    return StatusCode::kBusy;
+  }
+  leases_.Extend(chunks_, chunk, record_bytes, until_ns);
   return StatusCode::kOk;
 }
 
+void ChunkStore::EndLease(uint32_t chunk) {
+  leases_.End(chunks_, chunk, shm::RecordBytes(index_->Read(chunks_.at(chunk).slot).length));
+}
+
 void ChunkStore::DropChunk(uint32_t chunk, Departure why) {
+  EndLease(chunk);
   const Chunk& dropped = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(dropped.slot);
   Segment& segment = pool_->at(dropped.segment);
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
   segment.live_bytes -= record_bytes;
   segment.padding_bytes -= record_bytes - shm::kRecordHeaderBytes - entry.length;
-  if (NamespaceInfo* owner = NamespaceOf(entry.namespace_id)) {
-    --owner->chunk_count;
-    owner->chunk_bytes -= entry.length;
-  }
+  namespaces_->Count(entry.namespace_id, -1, -int64_t{entry.length});
   index_->Retire(dropped.slot);
   policy_->Remove(dropped.policy, why);
   chunks_.Remove(chunk);
@@ -81,13 +88,13 @@ void ChunkStore::DropChunk(uint32_t chunk, Departure why) {
 
 Result<ChunkInfo> ChunkStore::Describe(uint32_t namespace_id, const shm::ChunkKey& key,
                                        int64_t now_ns) const {
-  const auto label = live_.find(namespace_id);
-  if (label == live_.end()) return Status(StatusCode::kStale);
+  const NamespaceInfo* owner = namespaces_->OfId(namespace_id);
+  if (owner == nullptr) return Status(StatusCode::kStale);
   const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
   if (!slot.ok()) return Status(StatusCode::kNotFound, "the key is not in the index");
   const Index::Entry entry = index_->Read(*slot);
   ChunkInfo info{.key = entry.key,
-                 .namespace_label = label->second,
+                 .namespace_label = owner->spec.label,
                  .payload_bytes = entry.length,
                  .state = entry.state,
                  .location = entry.location};

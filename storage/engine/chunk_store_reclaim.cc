@@ -1,4 +1,4 @@
-// Room: open segments, the cheapest victim of a sample, survivors carried over, pins waited for.
+// Reclaim: the cheapest victim of a sample, survivors carried over, pins waited for.
 //
 // The rule is measured (docs/decisions.md): by worth, never by age; a chunk is carried over only
 // when it is worth more than the price of room, which is what the segment at the sample's tenth
@@ -11,6 +11,7 @@
 #include "storage/base/log.h"
 #include "storage/engine/chunk_store.h"
 #include "storage/engine/session_entry.h"
+#include "storage/mem/guarded_copy.h"
 #include "storage/record/copy_hash.h"
 #include "storage/record/record.h"
 
@@ -18,10 +19,15 @@ namespace terrace {
 namespace {
 
 constexpr uint32_t kSampleSegments = 64;
+// Samples looked through for a victim without pins, before pinned ones are emptied: bounds the time
+// that a put may wait in a pool full of pins.
+constexpr int kSamplesMax = 4;
 constexpr uint32_t kAppraisedRecordsMax = 512;  // of a segment of many small records: a sample
-// Kept back for survivors, so that reclaim always has somewhere to carry to.
-constexpr uint32_t kReserveSegments = 1;
-constexpr int kReclaimTries = 8;
+// Pinned segments that are emptied at once, a share of the pool: more would throw content away for
+// room that only comes back with the pins.
+constexpr uint32_t kDrainingShare = 8;
+// Stranded pages live beside the pool's own: at most a quarter more memory than was granted.
+constexpr uint64_t kStrandedShare = 4;
 
 uint64_t NextRandom(uint64_t* state) {  // SplitMix64
   uint64_t z = (*state += 0x9e3779b97f4a7c15);
@@ -35,58 +41,9 @@ uint64_t NextRandom(uint64_t* state) {  // SplitMix64
 // What a segment is worth, whole.
 struct ChunkStore::Victim {
   uint32_t segment = 0;
-  double worth = 0;     // hits, summed over its live chunks
-  bool leased = false;  // holds a chunk that must not go
+  double worth = 0;           // hits, summed over its live chunks
+  uint64_t leased_bytes = 0;  // that must be carried over
 };
-
-Result<ChunkStore::Room> ChunkStore::Reserve(uint64_t owner, uint32_t reuse_class,
-                                             uint64_t record_bytes, int64_t now_ns) {
-  const OpenKey key{.owner = owner, .reuse_class = std::min(reuse_class, kReuseClassCount - 1)};
-  Room room;
-  const auto open = open_.find(key);
-  if (open != open_.end()) {
-    room.segment = open->second;
-    if (pool_->Append(room.segment, record_bytes, &room.offset)) {
-      pool_->at(room.segment).appended_ns = now_ns;
-      return room;
-    }
-    pool_->Seal(room.segment);
-    open_.erase(open);
-  }
-  const Result<uint32_t> taken = TakeSegment(owner, now_ns);
-  if (!taken.ok()) return taken.status();
-  room.segment = *taken;
-  Segment& segment = pool_->at(room.segment);
-  segment.owner = owner;
-  segment.reuse_class = key.reuse_class;
-  segment.appended_ns = now_ns;
-  open_[key] = room.segment;
-  if (segment.kind == SegmentKind::kLeased &&
-      std::count(segment.writers.begin(), segment.writers.end(), owner) == 0) {
-    segment.writers.push_back(owner);
-    ++descriptor_epoch_;
-  }
-  TERRACE_CHECK(pool_->Append(room.segment, record_bytes, &room.offset));
-  return room;
-}
-
-Result<uint32_t> ChunkStore::TakeSegment(uint64_t owner, int64_t now_ns) {
-  const bool survivors = owner == kSurvivorsOwner;
-  const SegmentKind kind =
-      survivors || owner == kTrustedOwner ? SegmentKind::kDaemonFilled : SegmentKind::kLeased;
-  if (!survivors) {
-    for (int tries = 0; pool_->free_count() <= kReserveSegments; ++tries) {
-      if (tries == kReclaimTries || !ReclaimOne(now_ns)) {
-        return Status(StatusCode::kBusy, "the pool has no room");
-      }
-    }
-  }
-  const Result<uint32_t> opened = pool_->Open(kind);
-  if (opened.ok()) {
-    index_->SetSegment(*opened, pool_->at(*opened).generation, options_.segment_bytes);
-  }
-  return opened;
-}
 
 bool ChunkStore::IsCurrent(uint32_t segment, uint32_t record_index) const {
   const Chunk& chunk = chunks_.at(pool_->at(segment).records[record_index].chunk);
@@ -96,57 +53,77 @@ bool ChunkStore::IsCurrent(uint32_t segment, uint32_t record_index) const {
 ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) const {
   const Segment& at = pool_->at(segment);
   Victim victim{.segment = segment};
+  if (at.live_bytes == 0) return victim;
   const auto count = static_cast<uint32_t>(at.records.size());
   const uint32_t stride = std::max(1u, count / kAppraisedRecordsMax);
   for (uint32_t i = 0; i < count; i += stride) {
     if (!IsCurrent(segment, i)) continue;
     const Chunk& chunk = chunks_.at(at.records[i].chunk);
-    victim.leased |= chunk.lease_until_ns != 0;
-    victim.worth += policy_->Worth(chunk.policy) * stride *
-                    static_cast<double>(shm::RecordBytes(at.records[i].payload_bytes));
+    const uint64_t bytes = shm::RecordBytes(at.records[i].payload_bytes) * stride;
+    if (chunk.lease_until_ns != 0) victim.leased_bytes += bytes;
+    victim.worth += policy_->Worth(chunk.policy) * static_cast<double>(bytes);
   }
   return victim;
 }
 
-std::vector<ChunkStore::Victim> ChunkStore::SampleVictims() {
+std::vector<uint32_t> ChunkStore::Candidates() const {
   std::vector<uint32_t> sealed;
   for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
     const Segment& at = pool_->at(segment);
     if (at.state == SegmentState::kSealed && at.open_claims == 0) sealed.push_back(segment);
   }
-  const size_t wanted = std::min<size_t>(sealed.size(), kSampleSegments);
+  return sealed;
+}
+
+// Takes a sample out of the candidates; the cheapest first.
+std::vector<ChunkStore::Victim> ChunkStore::Sample(std::vector<uint32_t>* candidates) {
   std::vector<Victim> sample;
-  for (size_t i = 0; i < wanted; ++i) {
-    std::swap(sealed[i], sealed[i + NextRandom(&random_) % (sealed.size() - i)]);
-    sample.push_back(Appraise(sealed[i]));
+  while (!candidates->empty() && sample.size() < kSampleSegments) {
+    std::swap((*candidates)[NextRandom(&random_) % candidates->size()], candidates->back());
+    sample.push_back(Appraise(candidates->back()));
+    candidates->pop_back();
   }
   std::sort(sample.begin(), sample.end(),
             [](const Victim& a, const Victim& b) { return a.worth < b.worth; });
   return sample;
 }
 
-// One segment emptied; true when there is more room than before.  A pinned one is emptied too and
-// drains, and the next is tried: pins hold back nothing but themselves.
+// True when there is a free segment more than before.
 bool ChunkStore::ReclaimOne(int64_t now_ns) {
-  if (FinishDraining(now_ns)) return true;
-  const std::vector<Victim> sample = SampleVictims();
-  if (sample.empty()) return false;
-  const double price =
-      sample[sample.size() / 10].worth / static_cast<double>(options_.segment_bytes);
-  const auto is_pinned = [this](const Victim& victim) {
-    return pins_.IsPinned(victim.segment, pool_->at(victim.segment).generation);
-  };
-  for (const Victim& victim : sample) {
-    if (is_pinned(victim) || !Evacuate(victim.segment, price, now_ns)) continue;
-    ++counts_.reclaims;
-    Drain(victim.segment, now_ns);
-    if (pool_->at(victim.segment).state == SegmentState::kFree) return true;
+  return FinishDraining(now_ns) || ReclaimUnpinned(now_ns) || EvacuatePinned(now_ns);
+}
+
+bool ChunkStore::ReclaimUnpinned(int64_t now_ns) {
+  std::vector<uint32_t> candidates = Candidates();
+  for (int samples = 0; samples < kSamplesMax && !candidates.empty(); ++samples) {
+    const std::vector<Victim> sample = Sample(&candidates);
+    // A pool of few segments has no tenth percentile: the second cheapest, for the cheapest would
+    // be measured against itself.
+    const size_t at = std::min(std::max<size_t>(sample.size() / 10, 1), sample.size() - 1);
+    const double price = sample[at].worth / static_cast<double>(options_.segment_bytes);
+    for (const Victim& victim : sample) {
+      if (pins_.IsPinned(victim.segment, pool_->at(victim.segment).generation)) continue;
+      if (!Evacuate(victim, price, now_ns)) continue;
+      Drain(victim.segment, now_ns);
+      // Pinned in the meantime: it drains and holds back nothing but itself.
+      if (pool_->at(victim.segment).state == SegmentState::kFree) return true;
+    }
   }
-  // All are pinned: empty the cheapest, so that its room comes back with the last pin.
-  for (const Victim& victim : sample) {
-    if (pool_->at(victim.segment).state != SegmentState::kSealed) continue;
-    if (!Evacuate(victim.segment, price, now_ns)) continue;
-    ++counts_.reclaims;
+  return false;
+}
+
+// All that were looked at are pinned: one is emptied, so that its room comes back with the last
+// pin, or with a fresh memfd once the pins have outlived their lease.
+bool ChunkStore::EvacuatePinned(int64_t now_ns) {
+  uint32_t draining = 0;
+  for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
+    if (pool_->at(segment).state == SegmentState::kDraining) ++draining;
+  }
+  if (draining >= std::max(1u, pool_->count() / kDrainingShare)) return false;
+  std::vector<uint32_t> candidates = Candidates();
+  for (const Victim& victim : Sample(&candidates)) {
+    const double price = victim.worth / static_cast<double>(options_.segment_bytes);
+    if (!Evacuate(victim, price, now_ns)) continue;
     Drain(victim.segment, now_ns);
     return pool_->at(victim.segment).state == SegmentState::kFree;
   }
@@ -154,26 +131,46 @@ bool ChunkStore::ReclaimOne(int64_t now_ns) {
 }
 
 // Carries over what is leased or worth more than the price, drops the rest.  False, with nothing
-// dropped, when a leased chunk found no room.
-bool ChunkStore::Evacuate(uint32_t segment, double price, int64_t now_ns) {
+// dropped, when leased chunks leave too little to gain or find no room.
+bool ChunkStore::Evacuate(const Victim& victim, double price, int64_t now_ns) {
+  const uint32_t segment = victim.segment;
+  if (victim.leased_bytes > options_.segment_bytes / 4 * 3) return false;
+  if (victim.leased_bytes != 0 && !CarryLeased(segment, now_ns)) return false;
+
+  ++counts_.reclaims;
+  // Half a segment is always gained.
+  uint64_t carried = victim.leased_bytes;
   const auto count = static_cast<uint32_t>(pool_->at(segment).records.size());
   for (uint32_t i = 0; i < count; ++i) {
     if (!IsCurrent(segment, i)) continue;
     const SegmentRecord record = pool_->at(segment).records[i];
-    if (chunks_.at(record.chunk).lease_until_ns <= now_ns) continue;
-    if (!CarryOver(segment, record, now_ns) && IsCurrent(segment, i)) return false;
-  }
-  for (uint32_t i = 0; i < count; ++i) {
-    if (!IsCurrent(segment, i)) continue;
-    const SegmentRecord record = pool_->at(segment).records[i];
-    if (policy_->Worth(chunks_.at(record.chunk).policy) > price &&
+    const Chunk& chunk = chunks_.at(record.chunk);
+    if (namespaces_->OfId(index_->Read(chunk.slot).namespace_id) == nullptr) {
+      DropChunk(record.chunk, Departure::kRemoved);  // its sweep is still to come
+      continue;
+    }
+    const uint64_t record_bytes = shm::RecordBytes(record.payload_bytes);
+    if (policy_->Worth(chunk.policy) > price &&
+        carried + record_bytes <= options_.segment_bytes / 2 &&
         CarryOver(segment, record, now_ns)) {
+      carried += record_bytes;
       continue;
     }
     if (!IsCurrent(segment, i)) continue;  // found damaged on the way, and dropped
     ++counts_.evicted;
     counts_.evicted_bytes += record.payload_bytes;
     DropChunk(record.chunk, Departure::kEvicted);
+  }
+  return true;
+}
+
+bool ChunkStore::CarryLeased(uint32_t segment, int64_t now_ns) {
+  const auto count = static_cast<uint32_t>(pool_->at(segment).records.size());
+  for (uint32_t i = 0; i < count; ++i) {
+    if (!IsCurrent(segment, i)) continue;
+    const SegmentRecord record = pool_->at(segment).records[i];
+    if (chunks_.at(record.chunk).lease_until_ns <= now_ns) continue;
+    if (!CarryOver(segment, record, now_ns) && IsCurrent(segment, i)) return false;
   }
   return true;
 }
@@ -190,16 +187,25 @@ bool ChunkStore::CarryOver(uint32_t segment, const SegmentRecord& record, int64_
   const uint8_t* source = from.memory.mapping().data() + record.offset + shm::kRecordHeaderBytes;
   uint8_t* target = to.memory.mapping().writable_data() + room->offset;
 
+  // A client may still write to the source, or have punched a hole into it: each leaf is taken out
+  // once, and what is judged is what is kept.
+  alignas(64) uint8_t leaf[shm::kLeafBytes];
   uint64_t leaves[shm::kLeafCountMax];
   const uint32_t leaf_count = shm::LeafCount(record.payload_bytes);
-  CopyAndHash(target + shm::kRecordHeaderBytes, source, record.payload_bytes, leaves);
-  if (!std::equal(leaves, leaves + leaf_count, from.leaves.begin() + record.first_leaf)) {
-    ++counts_.corrupt_moves;
-    LogError("a chunk in segment " + std::to_string(segment) +
-             " no longer has the bytes of its commit: dropped");
-    DropChunk(record.chunk, Departure::kRemoved);
-    return false;  // the room stays dead
+  for (uint32_t i = 0; i < leaf_count; ++i) {
+    const uint32_t at = i * shm::kLeafBytes;
+    const size_t bytes = std::min(shm::kLeafBytes, record.payload_bytes - at);
+    if (!GuardedCopy(leaf, source + at, bytes).ok()) {
+      DropDamaged(segment, record.chunk);
+      return false;
+    }
+    CopyAndHash(target + shm::kRecordHeaderBytes + at, leaf, bytes, &leaves[i]);
   }
+  if (!std::equal(leaves, leaves + leaf_count, from.leaves.begin() + record.first_leaf)) {
+    DropDamaged(segment, record.chunk);
+    return false;
+  }
+
   Chunk& chunk = chunks_.at(record.chunk);
   const Index::Entry entry = index_->Read(chunk.slot);
   BuildHeader(
@@ -220,79 +226,69 @@ bool ChunkStore::CarryOver(uint32_t segment, const SegmentRecord& record, int64_
   index_->Move(chunk.slot,
                {.segment = room->segment, .generation = to.generation, .offset = room->offset});
   ++counts_.moved;
-  counts_.moved_bytes += record_bytes;
+  counts_.moved_bytes += record.payload_bytes;
   return true;
+}
+
+// The room that was reserved for it stays dead.
+void ChunkStore::DropDamaged(uint32_t segment, uint32_t chunk) {
+  ++counts_.corrupt_moves;
+  LogError("a chunk in segment " + std::to_string(segment) +
+           " no longer has the bytes of its commit: dropped");
+  DropChunk(chunk, Departure::kRemoved);
 }
 
 // REQUIRES: nothing in it is ready any more.
 void ChunkStore::Drain(uint32_t segment, int64_t now_ns) {
   pool_->BeginDrain(segment, now_ns);
-  const Segment& at = pool_->at(segment);
-  if (!pins_.IsPinned(segment, at.generation)) Release(segment);
+  if (!pins_.IsPinned(segment, pool_->at(segment).generation)) Release(segment);
 }
 
 void ChunkStore::Release(uint32_t segment) {
-  if (!pool_->at(segment).poisons.empty()) {
-    pool_->Replace(segment);
-  } else {
-    pool_->Free(segment);
-  }
+  if (pool_->at(segment).poisons.empty()) return pool_->Free(segment);
+  pool_->Replace(segment);
+  PublishSegments();
 }
 
 // True when a segment became free.
 bool ChunkStore::FinishDraining(int64_t now_ns) {
-  bool freed = false;
+  const uint32_t free_before = pool_->free_count();
+  bool memory_left = true;
   for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
     const Segment& at = pool_->at(segment);
-    if (at.state == SegmentState::kMissing) freed |= pool_->Refill(segment);
+    if (at.state == SegmentState::kMissing && memory_left) memory_left = pool_->Refill(segment);
     if (at.state != SegmentState::kDraining) continue;
     if (!pins_.IsPinned(segment, at.generation)) {
       Release(segment);
-    } else if (now_ns - at.draining_since_ns > options_.pin_lease_ns) {
+    } else if (now_ns - at.draining_since_ns > options_.pin_lease_ns &&
+               (stranded_.size() + 1) * kStrandedShare <= pool_->count()) {
       Strand(segment);
     }
-    freed |= at.state == SegmentState::kFree;
   }
-  std::erase_if(stranded_, [this](const Stranded& old) {
-    return !pins_.IsPinned(old.segment, old.generation);
-  });
-  for (auto& [session, entry] : sessions_) entry.stranded_bytes = 0;
-  for (const Stranded& old : stranded_) {
-    for (const SessionId session : old.sessions) {
-      const auto entry = sessions_.find(session);
-      if (entry != sessions_.end()) entry->second.stranded_bytes += options_.segment_bytes;
-    }
-  }
-  return freed;
+  PublishSegments();
+  ReviewStranded();
+  return pool_->free_count() > free_before;
 }
 
 // The bytes under the pins stay what they are, in pages that only those clients still map.
 void ChunkStore::Strand(uint32_t segment) {
-  const uint64_t generation = pool_->at(segment).generation;
-  stranded_.push_back({.segment = segment,
-                       .generation = generation,
-                       .sessions = pins_.PinnedBy(segment, generation)});
+  stranded_.push_back({.segment = segment, .generation = pool_->at(segment).generation});
   LogWarning("segment " + std::to_string(segment) +
              " is pinned past the lease time: its pages are stranded");
   pool_->Replace(segment);
 }
 
-void ChunkStore::SealTails(int64_t now_ns) {
-  for (auto open = open_.begin(); open != open_.end();) {
-    const Segment& at = pool_->at(open->second);
-    const bool idle = open->first.owner != kSurvivorsOwner && at.open_claims == 0 &&
-                      now_ns - at.appended_ns >= kTailIdleNs;
-    if (idle) pool_->Seal(open->second);
-    open = idle ? open_.erase(open) : std::next(open);
-  }
-}
-
-void ChunkStore::SealTailsOf(SessionId session) {
-  for (auto open = open_.begin(); open != open_.end();) {
-    const bool mine = open->first.owner == session;
-    if (mine) pool_->Seal(open->second);
-    open = mine ? open_.erase(open) : std::next(open);
-  }
+// Charges each stranded segment to all who pin it, until nobody does.
+void ChunkStore::ReviewStranded() {
+  for (auto& [session, entry] : sessions_) entry.stranded_bytes = 0;
+  std::erase_if(stranded_, [this](const Stranded& old) {
+    const std::vector<SessionId> sessions = pins_.PinnedBy(old.segment, old.generation);
+    for (const SessionId session : sessions) {
+      const auto entry = sessions_.find(session);
+      if (entry != sessions_.end()) entry->second.stranded_bytes += options_.segment_bytes;
+    }
+    return sessions.empty();
+  });
 }
 
 }  // namespace terrace

@@ -21,10 +21,10 @@ struct ChunkStore::SessionEntry {
   uint64_t stranded_bytes = 0;
 };
 
-// Owners of open segments that are no client session.
 // A segment that nobody appended to for so long is taken back from its writer.
 inline constexpr int64_t kTailIdleNs = 10'000'000'000;
 
+// Owners of open segments that are no client session.
 inline constexpr uint64_t kSurvivorsOwner = 0;
 inline constexpr uint64_t kTrustedOwner = ~uint64_t{0};
 

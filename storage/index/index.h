@@ -71,8 +71,9 @@ class Index {
 
   uint64_t used() const { return used_; }
 
-  // Live words.  kBusy: all in use.  A cleared word may be given to another namespace: ids are never
-  // used again, so who still holds the old one compares unequal.  REQUIRES: namespace_id != 0.
+  // Live words.  kBusy: all in use.  A cleared word may be given to another namespace: ids are
+  // never used again, so who still holds the old one compares unequal.
+  // REQUIRES: namespace_id != 0.
   Result<uint32_t> AllocateLive(uint32_t namespace_id);
   void ClearLive(uint32_t live_index);
 

@@ -15,10 +15,7 @@ SegmentPool::SegmentPool(SegmentPoolOptions options)
       populator_(std::make_unique<Populator>()) {}
 
 // The populator ends before the mappings that it writes to.
-SegmentPool::~SegmentPool() {
-  for (const Segment& segment : segments_) populator_->Cancel(segment.generation);
-  populator_.reset();
-}
+SegmentPool::~SegmentPool() { populator_.reset(); }
 
 Result<std::unique_ptr<SegmentPool>> SegmentPool::Create(const SegmentPoolOptions& options) {
   if (!std::has_single_bit(options.segment_bytes) || options.segment_bytes < kSegmentBytesMin ||
@@ -55,16 +52,20 @@ Status SegmentPool::Make(uint32_t segment) {
   ++epoch_;
 
   std::atomic<uint64_t>* populated = &populated_[segment];
-  return populator_->Enqueue({.id = generation,
-                              .data = made.memory.mapping().writable_data(),
-                              .bytes = options_.segment_bytes,
-                              .done = [populated, generation](const Status& status) {
-                                if (!status.ok()) {
-                                  LogWarning("populating a segment: " + status.ToString());
-                                  return;
-                                }
-                                populated->store(generation, std::memory_order_release);
-                              }});
+  const auto done = [populated, generation](const Status& status) {
+    if (!status.ok()) {
+      LogWarning("populating a segment: " + status.ToString());
+      return;
+    }
+    populated->store(generation, std::memory_order_release);
+  };
+  const Status queued = populator_->Enqueue({.id = generation,
+                                             .data = made.memory.mapping().writable_data(),
+                                             .bytes = options_.segment_bytes,
+                                             .done = done});
+  // Slower at first touch, but memory like any other.
+  if (!queued.ok()) LogWarning("populating a segment: " + queued.ToString());
+  return Status::Ok();
 }
 
 Result<uint32_t> SegmentPool::Open(SegmentKind kind) {
@@ -156,16 +157,15 @@ void SegmentPool::Replace(uint32_t segment) {
   replaced.poisons.clear();
   replaced.writers.clear();
   ++epoch_;
-  Refill(segment);
+  if (!Refill(segment)) {
+    LogWarning("segment " + std::to_string(segment) + " of " + options_.name +
+               " is missing until the machine has memory for it");
+  }
 }
 
 bool SegmentPool::Refill(uint32_t segment) {
   TERRACE_CHECK(segments_[segment].state == SegmentState::kMissing);
-  const Status made = Make(segment);
-  if (!made.ok()) {
-    LogWarning("a segment stays missing: " + made.ToString());
-    return false;
-  }
+  if (!Make(segment).ok()) return false;  // tried again often: nothing to log
   ++free_count_;
   return true;
 }

@@ -1,0 +1,209 @@
+#include "client/core/request_queue.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <ctime>
+
+#include "proto/shm/lookup.h"
+#include "storage/base/check.h"
+#include "storage/base/clock.h"
+
+namespace terrace {
+namespace {
+
+// An answer of a polling daemon takes some microseconds; a wake-up costs 40 us on some machines.
+constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
+constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
+constexpr int64_t kSpinNsFirst = 20 * kNsPerUs;
+
+bool MoreThanOneCpu() {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+}
+
+}  // namespace
+
+RequestQueue::RequestQueue(shm::SessionMemory& memory, int doorbell, const std::atomic<bool>& dead,
+                           std::function<void(PendingRequest&)> orphaned)
+    : memory_(memory),
+      doorbell_(doorbell),
+      dead_(dead),
+      orphaned_(std::move(orphaned)),
+      may_spin_(MoreThanOneCpu()),
+      spin_ns_(kSpinNsFirst) {
+  for (uint32_t block = shm::kRequestCount; block > 0; --block) free_blocks_.push_back(block - 1);
+}
+
+Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& submission,
+                                                             int64_t wait_until_ns) {
+  TERRACE_CHECK(submission.keys.size() <= shm::kBatchKeysMax);
+  auto request = std::make_shared<PendingRequest>();
+  request->op = submission.op;
+  request->results.resize(submission.keys.size());
+  if (submission.op == shm::Op::kGet) {
+    for (const shm::KeyEntry& key : submission.keys) request->pins.push_back(key.pin);
+  }
+  for (;;) {
+    std::vector<std::shared_ptr<PendingRequest>> orphans;
+    uint32_t seen = 0;
+    bool pushed = false;
+    {
+      const std::lock_guard lock(mutex_);
+      seen = memory_.complete_tail.load(std::memory_order_acquire);
+      Drain(&orphans);
+      if (!free_blocks_.empty() && !dead_.load(std::memory_order_acquire)) {
+        const uint32_t block = free_blocks_.back();
+        free_blocks_.pop_back();
+        in_flight_[block] = request;
+        Push(submission, block);
+        pushed = true;
+      }
+    }
+    LetGo(orphans);
+    if (pushed) break;
+    if (dead_.load(std::memory_order_acquire)) return Status(StatusCode::kUnavailable);
+    if (MonotonicNs() >= wait_until_ns) {
+      return Status(StatusCode::kBusy, "all 64 requests of the session are in flight");
+    }
+    AwaitTail(seen, wait_until_ns);
+  }
+  RingDoorbell();
+  return request;
+}
+
+void RequestQueue::Push(const Submission& submission, uint32_t block) {
+  std::copy(submission.keys.begin(), submission.keys.end(), memory_.requests[block].keys);
+  shm::SubmissionEntry entry{};
+  entry.op = static_cast<uint8_t>(submission.op);
+  entry.flags = submission.flags;
+  entry.request = block;
+  entry.namespace_id = submission.namespace_id;
+  entry.key_count = static_cast<uint32_t>(submission.keys.size());
+  entry.deadline_ns = submission.deadline_ns;
+  entry.tag = next_tag_++;
+  entry.argument = submission.argument;
+  memory_.submissions[submit_tail_ % shm::kRequestCount] = entry;
+  // seq_cst against daemon_sleeping, which RingDoorbell loads.
+  memory_.submit_tail.store(++submit_tail_, std::memory_order_seq_cst);
+}
+
+void RequestQueue::RingDoorbell() {
+  if (memory_.daemon_sleeping.load(std::memory_order_seq_cst) == 0) return;
+  // A full socket already holds a byte that wakes; a broken one is the connection's to notice.
+  const char byte = 0;
+  [[maybe_unused]] const ssize_t sent =
+      send(doorbell_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void RequestQueue::Drain(std::vector<std::shared_ptr<PendingRequest>>* orphans) {
+  const uint32_t tail = memory_.complete_tail.load(std::memory_order_acquire);
+  while (complete_head_ != tail) {
+    const shm::CompletionEntry done = memory_.completions[complete_head_ % shm::kRequestCount];
+    ++complete_head_;
+    if (done.request >= shm::kRequestCount || in_flight_[done.request] == nullptr) continue;
+    const std::shared_ptr<PendingRequest> request = std::move(in_flight_[done.request]);
+    in_flight_[done.request] = nullptr;
+    const shm::ResultEntry* const results = memory_.requests[done.request].results;
+    std::copy_n(results, request->results.size(), request->results.begin());
+    request->status = static_cast<StatusCode>(done.status);
+    request->done = true;
+    free_blocks_.push_back(done.request);
+    if (request->abandoned) orphans->push_back(request);
+  }
+  memory_.complete_head.store(complete_head_, std::memory_order_seq_cst);
+}
+
+void RequestQueue::LetGo(std::vector<std::shared_ptr<PendingRequest>>& orphans) {
+  for (const auto& orphan : orphans) orphaned_(*orphan);
+}
+
+StatusCode RequestQueue::Wait(PendingRequest& request, int64_t until_ns) {
+  for (;;) {
+    std::vector<std::shared_ptr<PendingRequest>> orphans;
+    uint32_t seen = 0;
+    StatusCode ended = StatusCode::kOk;
+    bool done = false;
+    {
+      const std::lock_guard lock(mutex_);
+      seen = memory_.complete_tail.load(std::memory_order_acquire);
+      Drain(&orphans);
+      done = request.done;
+      if (!done && dead_.load(std::memory_order_acquire)) ended = StatusCode::kUnavailable;
+      if (!done && ended == StatusCode::kOk && MonotonicNs() >= until_ns) {
+        ended = StatusCode::kDeadline;
+      }
+      if (ended != StatusCode::kOk) request.abandoned = true;
+    }
+    LetGo(orphans);
+    if (done) return request.status;
+    if (ended != StatusCode::kOk) return ended;
+    AwaitTail(seen, until_ns);
+  }
+}
+
+void RequestQueue::Abandon(PendingRequest& request) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!request.done) {
+      request.abandoned = true;
+      return;
+    }
+  }
+  orphaned_(request);
+}
+
+bool RequestQueue::Housekeep() {
+  std::vector<std::shared_ptr<PendingRequest>> orphans;
+  bool left = false;
+  {
+    const std::lock_guard lock(mutex_);
+    Drain(&orphans);
+    for (const auto& request : in_flight_) left |= request != nullptr && request->abandoned;
+  }
+  LetGo(orphans);
+  return left;
+}
+
+void RequestQueue::AwaitTail(uint32_t seen, int64_t until_ns) {
+  if (may_spin_) {
+    const int64_t budget_ns = spin_ns_.load(std::memory_order_relaxed);
+    const int64_t spin_until_ns = std::min(MonotonicNs() + budget_ns, until_ns);
+    do {
+      for (int pauses = 0; pauses < 16; ++pauses) shm::SpinPause();
+      if (memory_.complete_tail.load(std::memory_order_acquire) != seen) {
+        spin_ns_.store(std::min(budget_ns * 2, kSpinNsMax), std::memory_order_relaxed);
+        return;
+      }
+    } while (MonotonicNs() < spin_until_ns);
+    spin_ns_.store(std::max(budget_ns / 2, kSpinNsMin), std::memory_order_relaxed);
+  }
+  waiting_.fetch_add(1, std::memory_order_seq_cst);
+  // seq_cst against complete_tail: either we see the new tail, or the daemon sees that we wait.
+  memory_.client_waiting.fetch_add(1, std::memory_order_seq_cst);
+  const int64_t left_ns = until_ns - MonotonicNs();
+  if (memory_.complete_tail.load(std::memory_order_seq_cst) == seen && left_ns > 0 &&
+      !dead_.load(std::memory_order_seq_cst)) {
+    const timespec timeout{.tv_sec = left_ns / kNsPerSecond, .tv_nsec = left_ns % kNsPerSecond};
+    syscall(SYS_futex, &memory_.complete_tail, FUTEX_WAIT, seen, &timeout, nullptr, 0);
+  }
+  memory_.client_waiting.fetch_sub(1, std::memory_order_seq_cst);
+  waiting_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void RequestQueue::WakeAll() {
+  // A thread may have looked at `dead` just before it was set and be on its way into the wait, which
+  // no change of the word would stop: wake until none is left.  Each leaves on its own after one.
+  while (waiting_.load(std::memory_order_seq_cst) != 0) {
+    syscall(SYS_futex, &memory_.complete_tail, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+    sched_yield();
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,54 @@
+#pragma once
+
+// terraced's settings: a TOML file, flags on top, embedded defaults below.  Strict: an unknown key
+// or a bad value is an error that names file, line, key and what would be right.
+//
+// Threads: values.
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "storage/base/log.h"
+#include "storage/base/result.h"
+
+namespace terrace {
+
+struct TenantConfig {
+  std::string name;
+  std::vector<uid_t> uids;
+  uint64_t dram_bytes = 0;
+};
+
+struct Config {
+  std::string socket;  // empty: DefaultSocket()
+  uint32_t socket_mode = 0600;
+  uint64_t dram_bytes = 0;     // 0: auto
+  uint64_t segment_bytes = 0;  // 0: by the size of the pool
+  uint64_t index_slots = 0;    // 0: by the size of the pool
+  std::string policy = "gittins";
+  bool huge_pages = true;
+  LogLevel log_level = LogLevel::kInfo;
+  // Besides "default", which takes the rest of dram and admits the daemon's own user and root.
+  std::vector<TenantConfig> tenants;
+};
+
+// $XDG_RUNTIME_DIR/terrace/terraced.sock, or /run/terrace/terraced.sock for root or without it.
+std::string DefaultSocket();
+
+// "2GiB", "512 MiB", "4096", "64KiB": bytes.  kInvalid says what is understood.
+Result<uint64_t> ParseSize(std::string_view text);
+// The shortest exact form in binary units: "2 GiB".
+std::string FormatSize(uint64_t bytes);
+
+Result<Config> ParseConfig(std::string_view text, const std::string& file);
+Result<Config> LoadConfig(const std::string& file);
+
+// Checks that need the whole: the tenants' shares, their names.
+Status CheckConfig(const Config& config);
+
+}  // namespace terrace

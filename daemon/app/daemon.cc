@@ -1,0 +1,99 @@
+#include "daemon/app/daemon.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "storage/base/limits.h"
+#include "storage/mem/descriptor_limit.h"
+#include "storage/mem/guarded_copy.h"
+#include "storage/mem/machine_memory.h"
+
+namespace terrace {
+namespace {
+
+uint64_t RandomWord() {
+  uint64_t word = 0;
+  while (word == 0) {
+    if (getrandom(&word, sizeof word, 0) != sizeof word) word = 0;
+  }
+  return word;
+}
+
+Status FillDram(Config* config) {
+  const Result<MachineMemory> machine = ReadMachineMemory();
+  if (!machine.ok()) return machine.status();
+  if (config->dram_bytes == 0) {
+    config->dram_bytes = AutoDramBytes(*machine);
+    if (config->dram_bytes == 0) {
+      return Status(StatusCode::kNoSpace, "dram = \"auto\" finds no memory: set dram");
+    }
+    return Status::Ok();
+  }
+  return CheckDramBytes(config->dram_bytes, *machine, config->huge_pages);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
+  if (config.socket.empty()) config.socket = DefaultSocket();
+  for (const Status& status : {InstallGuard(), FillDram(&config), CheckConfig(config)}) {
+    if (!status.ok()) return status;
+  }
+  Result<InstanceLock> lock = InstanceLock::Take(config.socket);
+  if (!lock.ok()) return lock.status();
+  std::unique_ptr<Daemon> daemon(new Daemon(*std::move(lock)));
+  daemon->socket_ = config.socket;
+  daemon->dram_bytes_ = config.dram_bytes;
+
+  ShardOptions shard;
+  ControlOptions control{.socket = config.socket,
+                         .socket_mode = config.socket_mode,
+                         .tenants = {},
+                         .boot_epoch = RandomWord(),
+                         .version = TERRACE_VERSION};
+  uint64_t rest = config.dram_bytes;
+  const auto add = [&](const std::string& name, uint64_t bytes, std::vector<uid_t> uids) {
+    ChunkStoreOptions options;
+    options.tenant = name;
+    options.dram_bytes = bytes;
+    options.segment_bytes = config.segment_bytes;
+    options.index_slots = config.index_slots;
+    options.policy = config.policy;
+    options.memory.best = config.huge_pages ? PageRung::kHugetlb : PageRung::kSmall;
+    options.boot_epoch = control.boot_epoch;
+    options.seed = RandomWord();
+    shard.tenants.push_back(std::move(options));
+    control.tenants.push_back({name, std::move(uids)});
+  };
+  for (const TenantConfig& tenant : config.tenants) {
+    add(tenant.name, tenant.dram_bytes, tenant.uids);
+    rest -= tenant.dram_bytes;
+  }
+  add("default", rest, {geteuid(), 0});
+
+  // A descriptor a segment, another while it is sent, and those of sessions.
+  Status limit = RaiseDescriptorLimit(2 * kSegmentCountMax + 8 * kSessionCountMax);
+  if (!limit.ok()) LogWarning(limit.message());
+
+  Result<std::unique_ptr<Shard>> made = Shard::Create(std::move(shard));
+  if (!made.ok()) return made.status();
+  daemon->shard_ = *std::move(made);
+  Result<std::unique_ptr<ControlServer>> server =
+      ControlServer::Create(std::move(control), *daemon->shard_);
+  if (!server.ok()) return server.status();
+  daemon->control_ = *std::move(server);
+  daemon->shard_->Start();
+  daemon->control_->Start();
+  return daemon;
+}
+
+void Daemon::Stop() {
+  control_->Stop();
+  shard_->Stop();
+}
+
+std::string Daemon::Describe() const {
+  return "serving on " + socket_ + ", dram " + FormatSize(dram_bytes_);
+}
+
+}  // namespace terrace

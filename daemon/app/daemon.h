@@ -1,0 +1,39 @@
+#pragma once
+
+// A running daemon: shard, control plane and their order of life.
+//
+// Threads: main.
+
+#include <memory>
+#include <string>
+
+#include "daemon/app/config.h"
+#include "daemon/app/instance_lock.h"
+#include "daemon/control/control_server.h"
+#include "daemon/session/shard.h"
+
+namespace terrace {
+
+class Daemon {
+ public:
+  // Fills in what the configuration leaves open, takes the socket, gets the memory, serves.
+  static Result<std::unique_ptr<Daemon>> Start(Config config);
+
+  // Ends the connections, then the shard.
+  void Stop();
+
+  const std::string& socket() const { return socket_; }
+  // One line for the log.
+  std::string Describe() const;
+
+ private:
+  explicit Daemon(InstanceLock lock) : lock_(std::move(lock)) {}
+
+  InstanceLock lock_;
+  std::string socket_;
+  uint64_t dram_bytes_ = 0;
+  std::unique_ptr<Shard> shard_;
+  std::unique_ptr<ControlServer> control_;
+};
+
+}  // namespace terrace

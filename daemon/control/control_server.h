@@ -1,0 +1,50 @@
+#pragma once
+
+// The control plane: Cap'n Proto RPC on a Unix socket, on a kj event loop of one thread.  It opens
+// sessions for who connects, hands descriptors over, and serves the flows with the bytes in the
+// message as a client of the shard: its own pins, its own copying.  It keeps no chunk state.
+//
+// Threads: Start and Stop from the main thread; all else on the control thread.
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/session/shard.h"
+#include "storage/base/fd.h"
+#include "storage/base/result.h"
+
+namespace terrace {
+
+struct TenantAdmission {
+  std::string name;
+  std::vector<uid_t> uids;  // who belongs to it
+};
+
+struct ControlOptions {
+  std::string socket;  // path
+  uint32_t socket_mode = 0600;
+  std::vector<TenantAdmission> tenants;
+  uint64_t boot_epoch = 0;
+  std::string version;
+};
+
+class ControlServer {
+ public:
+  // Binds the socket, which must not exist.  `shard` outlives the server.
+  static Result<std::unique_ptr<ControlServer>> Create(ControlOptions options, Shard& shard);
+  ~ControlServer();
+
+  void Start();
+  void Stop();  // connections end; the socket's file is removed
+
+ private:
+  class Impl;
+  explicit ControlServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,49 @@
+#pragma once
+
+// The Session capability: what one client may do.  It ends with its last reference.
+//
+// Threads: the control thread.
+
+#include <memory>
+
+#include "daemon/control/message_chunks.h"
+#include "daemon/session/shard.h"
+#include "proto/terrace.capnp.h"
+
+namespace terrace {
+
+// Payload bytes in flight on one connection.
+struct ConnectionLoad {
+  uint64_t bytes = 0;
+};
+
+class SessionService final : public rpc::Session::Server {
+ public:
+  SessionService(Shard& shard, MessageChunks& chunks, SessionId session,
+                 std::shared_ptr<ConnectionLoad> load)
+      : shard_(shard), chunks_(chunks), session_(session), load_(std::move(load)) {}
+  ~SessionService() noexcept(false);
+
+ protected:
+  kj::Promise<void> attach(AttachContext context) override;
+  kj::Promise<void> segments(SegmentsContext context) override;
+  kj::Promise<void> registerNamespace(RegisterNamespaceContext context) override;
+  kj::Promise<void> put(PutContext context) override;
+  kj::Promise<void> match(MatchContext context) override;
+  kj::Promise<void> get(GetContext context) override;
+  kj::Promise<void> prefetch(PrefetchContext context) override;
+  kj::Promise<void> remove(RemoveContext context) override;
+  kj::Promise<void> lease(LeaseContext context) override;
+
+ private:
+  kj::Promise<kj::Own<std::vector<StatusCode>>> EachKey(
+      capnp::List<rpc::Key>::Reader keys,
+      std::function<StatusCode(ChunkStore&, const shm::ChunkKey&)> act);
+
+  Shard& shard_;
+  MessageChunks& chunks_;
+  const SessionId session_;
+  std::shared_ptr<ConnectionLoad> load_;
+};
+
+}  // namespace terrace

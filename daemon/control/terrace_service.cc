@@ -1,0 +1,155 @@
+#include "daemon/control/terrace_service.h"
+
+#include "daemon/control/convert.h"
+#include "daemon/control/on_shard.h"
+#include "storage/base/clock.h"
+#include "storage/base/limits.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint32_t kListMax = 4096;
+
+class AdminService final : public rpc::Admin::Server {
+ public:
+  AdminService(Shard& shard, std::string tenant) : shard_(shard), tenant_(std::move(tenant)) {}
+
+ protected:
+  kj::Promise<void> listNamespaces(ListNamespacesContext context) override {
+    using Listed = std::vector<NamespaceInfo>;
+    return OnShard<Listed>(shard_, [this]() { return store().Namespaces(); })
+        .then([context](kj::Own<Listed> listed) mutable {
+          auto out = context.getResults().initNamespaces(static_cast<uint32_t>(listed->size()));
+          for (uint32_t i = 0; i < out.size(); ++i) ToRpc((*listed)[i], out[i]);
+        });
+  }
+
+  kj::Promise<void> clearNamespace(ClearNamespaceContext context) override {
+    using Cleared = Result<uint64_t>;
+    return OnShard<Cleared>(shard_,
+                            [this, label = std::string(context.getParams().getLabel().cStr())]() {
+                              return store().ClearNamespace(label);
+                            })
+        .then([context](kj::Own<Cleared> cleared) mutable {
+          ToRpc(cleared->status(), context.getResults().initStatus());
+          if (cleared->ok()) context.getResults().setChunks(**cleared);
+        });
+  }
+
+  kj::Promise<void> bumpEpoch(BumpEpochContext context) override {
+    using Bumped = Result<NamespaceInfo>;
+    return OnShard<Bumped>(shard_,
+                           [this, label = std::string(context.getParams().getLabel().cStr())]() {
+                             return store().BumpEpoch(label);
+                           })
+        .then([context](kj::Own<Bumped> bumped) mutable {
+          ToRpc(bumped->status(), context.getResults().initStatus());
+          if (bumped->ok()) ToRpc(**bumped, context.getResults().initInfo());
+        });
+  }
+
+  kj::Promise<void> list(ListContext context) override {
+    struct Listed {
+      std::vector<ChunkInfo> chunks;
+      uint64_t cursor = 0;
+    };
+    const uint64_t cursor = context.getParams().getCursor();
+    const uint32_t limit = std::min(context.getParams().getLimit(), kListMax);
+    return OnShard<Listed>(shard_,
+                           [this, cursor, limit]() {
+                             Listed listed{.chunks = {}, .cursor = cursor};
+                             listed.chunks = store().List(&listed.cursor, limit, MonotonicNs());
+                             return listed;
+                           })
+        .then([context](kj::Own<Listed> listed) mutable {
+          auto out = context.getResults().initChunks(static_cast<uint32_t>(listed->chunks.size()));
+          for (uint32_t i = 0; i < out.size(); ++i) ToRpc(listed->chunks[i], out[i]);
+          context.getResults().setCursor(listed->cursor);
+        });
+  }
+
+  kj::Promise<void> describe(DescribeContext context) override {
+    using Described = Result<ChunkInfo>;
+    return OnShard<Described>(shard_,
+                              [this, label = std::string(context.getParams().getLabel().cStr()),
+                               key = FromRpc(context.getParams().getKey())]() {
+                                const Result<NamespaceInfo> info = store().FindNamespace(label);
+                                return info.ok()
+                                           ? store().Describe(info->ref.id, key, MonotonicNs())
+                                           : Result<ChunkInfo>(info.status());
+                              })
+        .then([context](kj::Own<Described> described) mutable {
+          ToRpc(described->status(), context.getResults().initStatus());
+          if (described->ok()) ToRpc(**described, context.getResults().initInfo());
+        });
+  }
+
+ private:
+  ChunkStore& store() { return *shard_.store(tenant_); }
+
+  Shard& shard_;
+  const std::string tenant_;
+};
+
+Status NotAdmitted(const Peer& peer) {
+  return Status(StatusCode::kDenied, "uid " + std::to_string(peer.uid) +
+                                         " belongs to no tenant: name it under `uids` of one in "
+                                         "the configuration");
+}
+
+}  // namespace
+
+kj::Promise<void> TerraceService::open(OpenContext context) {
+  if (peer_.tenant.empty()) {
+    ToRpc(NotAdmitted(peer_), context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
+  using Opened = Result<SessionId>;
+  auto request = std::make_shared<SessionRequest>();
+  request->tenant = peer_.tenant;
+  request->client_name = context.getParams().getClientName().cStr();
+  request->pid = peer_.pid;
+  request->pidfd = peer_.pidfd.Duplicate();
+  const bool shared_memory = context.getParams().getLayoutVersion() == shm::kSessionLayoutVersion;
+  return OnShard<Opened>(
+             context_.shard,
+             [this, request]() { return context_.shard.OpenSession(std::move(*request)); })
+      .then([this, context, shared_memory](kj::Own<Opened> opened) mutable {
+        auto results = context.getResults();
+        ToRpc(opened->status(), results.initStatus());
+        if (!opened->ok()) return;
+        MessageChunks& chunks = *context_.chunks.at(peer_.tenant);
+        results.setSession(kj::heap<SessionService>(context_.shard, chunks, **opened, load_));
+        const ChunkStore& store = *context_.shard.store(peer_.tenant);
+        auto info = results.initInfo();  // constants of the store
+        info.setSessionId(**opened);
+        info.setBootEpoch(context_.status.boot_epoch);
+        info.setTenant(peer_.tenant.c_str());
+        info.setChunkBytesMax(store.chunk_bytes_max());
+        info.setSegmentBytes(store.options().segment_bytes);
+        info.setSegmentCount(
+            static_cast<uint32_t>(store.options().dram_bytes / store.options().segment_bytes));
+        info.setSharedMemory(shared_memory);
+        info.setDaemonVersion(context_.status.version.c_str());
+      });
+}
+
+kj::Promise<void> TerraceService::status(StatusContext context) {
+  return OnShard<std::string>(context_.shard,
+                              [this]() { return StatusJson(context_.status, context_.shard); })
+      .then([context](kj::Own<std::string> json) mutable {
+        context.getResults().setJson(json->c_str());
+      });
+}
+
+kj::Promise<void> TerraceService::admin(AdminContext context) {
+  if (peer_.tenant.empty()) {
+    ToRpc(NotAdmitted(peer_), context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
+  ToRpc(Status::Ok(), context.getResults().initStatus());
+  context.getResults().setAdmin(kj::heap<AdminService>(context_.shard, peer_.tenant));
+  return kj::READY_NOW;
+}
+
+}  // namespace terrace

@@ -1,0 +1,44 @@
+#pragma once
+
+// The bootstrap capability of one connection, and the Admin capability.
+//
+// Threads: the control thread.
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "daemon/control/session_service.h"
+#include "daemon/control/status_json.h"
+
+namespace terrace {
+
+struct Peer {
+  uid_t uid = 0;
+  int pid = 0;
+  UniqueFd pidfd;
+  std::string tenant;  // empty: admitted to none
+};
+
+struct ServiceContext {
+  Shard& shard;
+  std::map<std::string, std::unique_ptr<MessageChunks>> chunks;  // by tenant
+  StatusContext status;
+};
+
+class TerraceService final : public rpc::Terrace::Server {
+ public:
+  TerraceService(ServiceContext& context, Peer peer) : context_(context), peer_(std::move(peer)) {}
+
+ protected:
+  kj::Promise<void> open(OpenContext context) override;
+  kj::Promise<void> status(StatusContext context) override;
+  kj::Promise<void> admin(AdminContext context) override;
+
+ private:
+  ServiceContext& context_;
+  Peer peer_;
+  std::shared_ptr<ConnectionLoad> load_ = std::make_shared<ConnectionLoad>();
+};
+
+}  // namespace terrace

@@ -1,0 +1,399 @@
+#include "daemon/session/shard.h"
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "daemon/session/ring_session.h"
+#include "proto/shm/lookup.h"
+#include "storage/base/clock.h"
+#include "storage/base/log.h"
+
+namespace terrace {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+// Long enough for a client that answers at once, short enough that two cores are not wasted.
+constexpr int64_t kSpinNs = 30 * kNsPerUs;
+constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
+
+}  // namespace
+
+class Shard::Impl {
+ public:
+  explicit Impl(ShardOptions options) : options_(std::move(options)) {}
+
+  struct Tenant {
+    std::unique_ptr<ChunkStore> store;
+    uint64_t settled_seen = 0;
+    int64_t next_tick_ns = 0;
+    int64_t ticked_ns = 0;
+  };
+
+  struct Session {
+    SessionRequest request;
+    ChunkStore* store = nullptr;
+    std::unique_ptr<RingSession> rings;  // null until Attach
+    std::unique_ptr<asio::posix::stream_descriptor> doorbell, pidfd;
+    bool closed = false;
+    bool dead = false;
+  };
+
+  struct SettledWait {
+    std::string tenant;
+    int64_t deadline_ns = 0;
+    std::function<bool(bool)> look;
+  };
+  struct DescriptorWait {
+    std::string tenant;
+    uint64_t epoch = 0;
+    std::function<void()> changed;
+  };
+
+  Status Prepare();
+  void Run();
+  bool ServeRings(int64_t now_ns);
+  void WantTick(int64_t now_ns);
+  void ServeWaits(int64_t now_ns);
+  void ServeTime(int64_t now_ns);
+  void Sleep();
+  int64_t NextWake() const;
+  void WatchDoorbell(SessionId id);
+  void WatchProcess(SessionId id);
+  void Close(SessionId id);
+  void Died(SessionId id);
+  void Shutdown();
+
+  ShardOptions options_;
+  asio::io_context io_{1};
+  // Without it a context that has nothing to wait for stops, and never waits again.
+  asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
+  std::thread thread_;
+  std::atomic<bool> stopping_{false};
+  bool stopped_ = false;
+
+  // Owned by the shard's thread.
+  std::map<std::string, Tenant, std::less<>> tenants_;
+  std::map<SessionId, std::unique_ptr<Session>> sessions_;
+  SessionId next_session_ = 1;
+  std::vector<SettledWait> settled_waits_;
+  std::vector<DescriptorWait> descriptor_waits_;
+};
+
+Status Shard::Impl::Prepare() {
+  for (const ChunkStoreOptions& tenant : options_.tenants) {
+    Result<std::unique_ptr<ChunkStore>> store = ChunkStore::Create(tenant);
+    if (!store.ok()) return store.status();
+    tenants_[tenant.tenant].store = *std::move(store);
+  }
+  return Status::Ok();
+}
+
+void Shard::Impl::Run() {
+  int64_t busy_ns = MonotonicNs();
+  for (uint32_t spins = 0; !stopping_.load(std::memory_order_acquire); ++spins) {
+    const int64_t now_ns = MonotonicNs();
+    bool busy = ServeRings(now_ns);
+    if (busy || spins % kPollEvery == 0) busy |= io_.poll() != 0;
+    if (busy) WantTick(now_ns);
+    ServeWaits(now_ns);
+    ServeTime(now_ns);
+    if (busy) busy_ns = now_ns;
+    if (busy || (!sessions_.empty() && now_ns - busy_ns < kSpinNs)) {
+      shm::SpinPause();
+      continue;
+    }
+    Sleep();
+    busy_ns = MonotonicNs();
+    WantTick(busy_ns);
+  }
+  Shutdown();
+}
+
+bool Shard::Impl::ServeRings(int64_t now_ns) {
+  bool busy = false;
+  for (auto& [id, session] : sessions_) {
+    if (session->rings == nullptr || session->closed) continue;
+    if (!session->rings->Poll(now_ns)) continue;
+    busy = true;
+    if (session->rings->broken().empty()) continue;
+    LogWarning("session " + std::to_string(id) + " of pid " + std::to_string(session->request.pid) +
+               " is cut off: " + session->rings->broken());
+    Close(id);
+  }
+  return busy;
+}
+
+// Something ran that may have opened claims or emptied segments.  A tick looks at every segment, so
+// under load there is one a millisecond, not one a submission.
+void Shard::Impl::WantTick(int64_t now_ns) {
+  for (auto& [name, tenant] : tenants_) {
+    const int64_t soonest = std::max(now_ns, tenant.ticked_ns + kNsPerMs);
+    if (tenant.next_tick_ns == 0 || tenant.next_tick_ns > soonest) tenant.next_tick_ns = soonest;
+  }
+}
+
+void Shard::Impl::ServeWaits(int64_t now_ns) {
+  for (auto& [name, tenant] : tenants_) {
+    const bool settled = tenant.store->settled_count() != tenant.settled_seen;
+    tenant.settled_seen = tenant.store->settled_count();
+    for (auto& [id, session] : sessions_) {
+      if (session->rings == nullptr || session->closed || session->store != tenant.store.get()) {
+        continue;
+      }
+      const int64_t deadline = session->rings->NextDeadline();
+      if (deadline != 0 && (settled || deadline <= now_ns)) session->rings->Recheck(now_ns);
+    }
+    std::erase_if(settled_waits_, [&](SettledWait& wait) {
+      if (wait.tenant != name) return false;
+      const bool expired = wait.deadline_ns <= now_ns;
+      if (!settled && !expired) return false;
+      return wait.look(expired) || expired;
+    });
+    const uint64_t epoch = tenant.store->descriptor_epoch();
+    std::vector<DescriptorWait> changed;
+    std::erase_if(descriptor_waits_, [&](DescriptorWait& wait) {
+      if (wait.tenant != name || wait.epoch == epoch) return false;
+      changed.push_back(std::move(wait));
+      return true;
+    });
+    for (DescriptorWait& wait : changed) wait.changed();  // may wait again
+  }
+}
+
+void Shard::Impl::ServeTime(int64_t now_ns) {
+  for (auto& [name, tenant] : tenants_) {
+    if (tenant.next_tick_ns == 0 || tenant.next_tick_ns > now_ns) continue;
+    tenant.ticked_ns = now_ns;
+    tenant.next_tick_ns = tenant.store->Tick(now_ns);
+    for (auto session = sessions_.begin(); session != sessions_.end();) {
+      Session& at = *session->second;
+      if (at.rings != nullptr && at.store == tenant.store.get()) at.rings->PublishState();
+      const bool gone = at.dead && at.store->PinsReleased(session->first);
+      session = gone ? sessions_.erase(session) : std::next(session);
+    }
+  }
+}
+
+int64_t Shard::Impl::NextWake() const {
+  int64_t next = 0;
+  const auto sooner = [&next](int64_t at) {
+    if (at != 0) next = next == 0 ? at : std::min(next, at);
+  };
+  for (const auto& [name, tenant] : tenants_) sooner(tenant.next_tick_ns);
+  for (const auto& [id, session] : sessions_) {
+    if (session->rings != nullptr) sooner(session->rings->NextDeadline());
+  }
+  for (const SettledWait& wait : settled_waits_) sooner(wait.deadline_ns);
+  return next;
+}
+
+void Shard::Impl::Sleep() {
+  bool may_sleep = true;
+  for (auto& [id, session] : sessions_) {
+    if (session->rings != nullptr) may_sleep &= session->rings->AnnounceSleep();
+  }
+  if (may_sleep) {
+    const int64_t wake_ns = NextWake();
+    if (wake_ns == 0) {
+      io_.run_one();
+    } else {
+      io_.run_one_for(std::chrono::nanoseconds(std::max<int64_t>(wake_ns - MonotonicNs(), 0)));
+    }
+  }
+  for (auto& [id, session] : sessions_) {
+    if (session->rings != nullptr) session->rings->AnnounceAwake();
+  }
+}
+
+void Shard::Impl::WatchDoorbell(SessionId id) {
+  Session& session = *sessions_.at(id);
+  session.doorbell->async_wait(asio::posix::stream_descriptor::wait_read,
+                               [this, id](error_code ec) {
+                                 if (ec || !sessions_.contains(id)) return;
+                                 if (!sessions_.at(id)->rings->DrainDoorbell()) return Died(id);
+                                 WatchDoorbell(id);
+                               });
+}
+
+void Shard::Impl::WatchProcess(SessionId id) {
+  Session& session = *sessions_.at(id);
+  if (session.pidfd == nullptr) return;
+  session.pidfd->async_wait(asio::posix::stream_descriptor::wait_read, [this, id](error_code ec) {
+    if (!ec && sessions_.contains(id)) Died(id);
+  });
+}
+
+void Shard::Impl::Close(SessionId id) {
+  Session& session = *sessions_.at(id);
+  if (session.closed) return;
+  session.closed = true;
+  if (session.rings == nullptr) {
+    sessions_.erase(id);  // it never had our memory
+    return;
+  }
+  session.rings->Close(StatusCode::kUnavailable);
+  session.store->SessionClosed(id, MonotonicNs());
+}
+
+// The process is gone, or its library has let go of the session's last pin and copy.
+void Shard::Impl::Died(SessionId id) {
+  Session& session = *sessions_.at(id);
+  if (session.dead) return;
+  session.dead = true;
+  session.doorbell.reset();
+  session.pidfd.reset();
+  if (!session.closed) {
+    session.closed = true;
+    session.rings->Close(StatusCode::kUnavailable);
+  }
+  session.store->SessionDied(id, MonotonicNs());
+}
+
+void Shard::Impl::Shutdown() {
+  for (auto& [id, session] : sessions_) {
+    if (session->rings != nullptr) session->rings->Close(StatusCode::kUnavailable);
+  }
+  for (SettledWait& wait : settled_waits_) wait.look(true);
+  settled_waits_.clear();
+  descriptor_waits_.clear();
+  sessions_.clear();
+}
+
+Shard::Shard(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Shard::~Shard() { Stop(); }
+
+Result<std::unique_ptr<Shard>> Shard::Create(ShardOptions options) {
+  auto impl = std::make_unique<Impl>(std::move(options));
+  Status prepared = impl->Prepare();
+  if (!prepared.ok()) return prepared;
+  return std::unique_ptr<Shard>(new Shard(std::move(impl)));
+}
+
+void Shard::Start() {
+  impl_->thread_ = std::thread([this] { impl_->Run(); });
+}
+
+void Shard::Stop() {
+  if (!impl_->thread_.joinable()) return;
+  impl_->stopping_.store(true, std::memory_order_release);
+  Post([] {});
+  impl_->thread_.join();
+}
+
+void Shard::Post(std::function<void()> work) { asio::post(impl_->io_, std::move(work)); }
+
+Result<SessionId> Shard::OpenSession(SessionRequest request) {
+  ChunkStore* store = this->store(request.tenant);
+  if (store == nullptr) return Status(StatusCode::kNotFound, "no tenant " + request.tenant);
+  if (impl_->sessions_.size() >= impl_->options_.session_count_max) {
+    return Status(StatusCode::kBusy, "all " + std::to_string(impl_->options_.session_count_max) +
+                                         " sessions are in use: end one");
+  }
+  const SessionId id = impl_->next_session_++;
+  auto session = std::make_unique<Impl::Session>();
+  session->request = std::move(request);
+  session->store = store;
+  impl_->sessions_[id] = std::move(session);
+  return id;
+}
+
+Result<SessionDescriptors> Shard::Attach(SessionId id) {
+  const auto found = impl_->sessions_.find(id);
+  if (found == impl_->sessions_.end() || found->second->closed) {
+    return Status(StatusCode::kUnavailable, "the session has ended");
+  }
+  Impl::Session& session = *found->second;
+  if (session.rings != nullptr) {
+    return Status(StatusCode::kInvalid, "the session is attached already");
+  }
+  Result<std::unique_ptr<RingSession>> rings =
+      RingSession::Create(id, *session.store, session.store->options().boot_epoch);
+  if (!rings.ok()) return rings.status();
+  session.rings = *std::move(rings);
+
+  SessionDescriptors out;
+  Result<UniqueFd> index = session.store->index().memory().OpenReadOnly();
+  if (!index.ok()) return index.status();
+  out.index = *std::move(index);
+  out.index_bytes = session.store->index().memory().bytes();
+  out.memory = session.rings->memory().fd().Duplicate();
+  out.memory_bytes = session.rings->memory().bytes();
+  out.doorbell = session.rings->TakeClientDoorbell();
+  session.doorbell = std::make_unique<asio::posix::stream_descriptor>(
+      impl_->io_, session.rings->DuplicateDoorbell().Release());
+  if (session.request.pidfd.valid()) {
+    session.pidfd = std::make_unique<asio::posix::stream_descriptor>(
+        impl_->io_, session.request.pidfd.Release());
+  }
+  impl_->WatchDoorbell(id);
+  impl_->WatchProcess(id);
+  return out;
+}
+
+void Shard::CloseSession(SessionId session) {
+  if (impl_->sessions_.contains(session)) impl_->Close(session);
+}
+
+SessionId Shard::OpenTrustedSession(std::string_view tenant, std::atomic<uint64_t>* pins,
+                                    uint32_t pin_count) {
+  ChunkStore* store = this->store(tenant);
+  TERRACE_CHECK(store != nullptr);
+  const SessionId id = impl_->next_session_++;
+  store->OpenSession(id, SessionOptions{.trusted = true}, pins, pin_count);
+  return id;
+}
+
+ChunkStore* Shard::store(std::string_view tenant) {
+  const auto found = impl_->tenants_.find(tenant);
+  return found == impl_->tenants_.end() ? nullptr : found->second.store.get();
+}
+
+std::vector<std::string> Shard::tenants() const {
+  std::vector<std::string> names;
+  for (const auto& [name, tenant] : impl_->tenants_) names.push_back(name);
+  return names;
+}
+
+std::vector<SessionSummary> Shard::sessions() const {
+  std::vector<SessionSummary> all;
+  for (const auto& [id, session] : impl_->sessions_) {
+    SessionSummary summary{.session = id,
+                           .tenant = session->request.tenant,
+                           .client_name = session->request.client_name,
+                           .pid = session->request.pid,
+                           .closed = session->closed};
+    if (session->rings != nullptr) {
+      summary.requests = session->rings->requests();
+      summary.touches_dropped = session->rings->touches_dropped();
+      const SessionUse use = session->store->UseOf(id);
+      summary.pins = use.pins;
+      summary.claims = use.claims;
+      summary.stranded_bytes = use.stranded_bytes;
+    }
+    all.push_back(std::move(summary));
+  }
+  return all;
+}
+
+void Shard::WaitSettled(std::string_view tenant, int64_t deadline_ns,
+                        std::function<bool(bool)> look) {
+  if (look(false)) return;
+  impl_->settled_waits_.push_back({std::string(tenant), deadline_ns, std::move(look)});
+}
+
+void Shard::WaitDescriptors(std::string_view tenant, uint64_t epoch,
+                            std::function<void()> changed) {
+  impl_->descriptor_waits_.push_back({std::string(tenant), epoch, std::move(changed)});
+}
+
+}  // namespace terrace

@@ -1,0 +1,102 @@
+#include "storage/engine/namespace_table.h"
+
+#include "storage/base/check.h"
+
+namespace terrace {
+namespace {
+
+size_t BytesOf(const NamespaceSpec& spec) {
+  size_t bytes = spec.layer_bytes.size() * sizeof(uint64_t) + spec.groups.size() * sizeof(GroupRule);
+  for (const std::string* text :
+       {&spec.model, &spec.weights_digest, &spec.dtype, &spec.layout, &spec.hash_algorithm,
+        &spec.hash_seed, &spec.engine_build, &spec.isa, &spec.salt}) {
+    bytes += text->size();
+  }
+  return bytes;
+}
+
+Status CheckSpec(const NamespaceSpec& spec) {
+  if (spec.label.empty() || spec.label.size() > kNamespaceLabelBytesMax) {
+    return Status(StatusCode::kInvalid, "a namespace's label has 1 to 256 bytes, not " +
+                                            std::to_string(spec.label.size()));
+  }
+  if (spec.ranks == 0 || spec.groups.empty() || spec.ranks * spec.groups.size() > 65536) {
+    return Status(StatusCode::kInvalid,
+                  "ranks x groups of namespace '" + spec.label + "' must be 1 to 65536");
+  }
+  if (BytesOf(spec) > kNamespaceSpecBytesMax) {
+    return Status(StatusCode::kInvalid,
+                  "the fields of namespace '" + spec.label + "' have " +
+                      std::to_string(BytesOf(spec)) + " bytes: at most 65536 are kept");
+  }
+  return Status::Ok();
+}
+
+Status NoNamespace(std::string_view label) {
+  return Status(StatusCode::kNotFound, "no namespace '" + std::string(label) + "'");
+}
+
+}  // namespace
+
+Result<NamespaceInfo> NamespaceTable::Register(const NamespaceSpec& spec) {
+  Status checked = CheckSpec(spec);
+  if (!checked.ok()) return checked;
+  const auto found = by_label_.find(spec.label);
+  if (found != by_label_.end()) {
+    const std::optional<std::string> differs = DifferingField(found->second.spec, spec);
+    if (!differs) return found->second;
+    return Status(StatusCode::kInvalid, "namespace '" + spec.label +
+                                            "' is registered with another " + *differs +
+                                            ": use another label");
+  }
+  const uint32_t id = next_id_++;
+  const Result<uint32_t> live = index_.AllocateLive(id);
+  if (!live.ok()) return live.status();
+  NamespaceInfo& info = by_label_[spec.label];
+  info.spec = spec;
+  info.ref = shm::NamespaceRef{.id = id, .live_index = *live};
+  by_id_[id] = &info;
+  return info;
+}
+
+Result<NamespaceInfo> NamespaceTable::Find(std::string_view label) const {
+  const auto found = by_label_.find(label);
+  if (found == by_label_.end()) return NoNamespace(label);
+  return found->second;
+}
+
+std::vector<NamespaceInfo> NamespaceTable::All() const {
+  std::vector<NamespaceInfo> all;
+  for (const auto& [label, info] : by_label_) all.push_back(info);
+  return all;
+}
+
+Result<NamespaceInfo> NamespaceTable::Bump(std::string_view label) {
+  const auto found = by_label_.find(label);
+  if (found == by_label_.end()) return NoNamespace(label);
+  NamespaceInfo& info = found->second;
+  index_.ClearLive(info.ref.live_index);
+  by_id_.erase(info.ref.id);
+  const uint32_t id = next_id_++;
+  const Result<uint32_t> live = index_.AllocateLive(id);
+  TERRACE_CHECK(live.ok());  // one was just given back
+  info.ref = shm::NamespaceRef{.id = id, .live_index = *live};
+  info.chunk_count = info.chunk_bytes = 0;
+  ++info.epoch;
+  by_id_[id] = &info;
+  return info;
+}
+
+const NamespaceInfo* NamespaceTable::OfId(uint32_t id) const {
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : found->second;
+}
+
+void NamespaceTable::Count(uint32_t id, int64_t chunks, int64_t payload_bytes) {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) return;
+  found->second->chunk_count += static_cast<uint64_t>(chunks);
+  found->second->chunk_bytes += static_cast<uint64_t>(payload_bytes);
+}
+
+}  // namespace terrace
