@@ -31,6 +31,9 @@ struct ClientOptions {
   std::string client_name;  // for status; empty: the process' name
   int64_t connect_timeout_ns = 2'000'000'000;
   bool reconnect = true;
+  // False: the payloads travel in messages, as they do when the daemon's layout is of another
+  // version.  For where descriptors cannot be passed or memory cannot be mapped.
+  bool shared_memory = true;
 };
 
 // A key from an engine's bytes: up to 32 as they are, longer ones by SHA-256.  kInvalid when empty.
@@ -44,17 +47,25 @@ class Pin {
   Pin& operator=(Pin&& other) noexcept;
   ~Pin();
 
-  bool held() const { return session_ != nullptr; }
+  bool held() const { return bytes_.data() != nullptr; }
   std::span<const std::byte> bytes() const { return bytes_; }
 
-  // Compares the bytes with the record's leaf hashes.  kCorrupt: treat as a miss.
+  // Compares the bytes with the record's leaf hashes.  kCorrupt: treat as a miss.  Bytes that came
+  // in a message have no record here and are kOk: the daemon answers for them.
+  // REQUIRES: held(), in the process that took the pin.
   Status Verify() const;
+
+  // In a forked child it only forgets: the pin is the parent's.
   void Release();
 
  private:
   friend class Session;
+  friend struct RemoteCalls;
+
   std::shared_ptr<class Session> session_;
-  std::span<const std::byte> bytes_;  // the payload; the record's header lies in front
+  std::shared_ptr<const std::byte[]> copy_;  // in place of session_: bytes that came in a message
+  std::span<const std::byte> bytes_;         // the payload; the record's header lies in front
+  uint64_t process_ = 0;                     // whose pin it is
   uint32_t pin_ = 0;
   shm::ChunkKey key_;
   uint32_t namespace_id_ = 0;

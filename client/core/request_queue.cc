@@ -46,7 +46,9 @@ Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& s
   TERRACE_CHECK(submission.keys.size() <= shm::kBatchKeysMax);
   auto request = std::make_shared<PendingRequest>();
   request->op = submission.op;
-  request->results.resize(submission.keys.size());
+  request->results.resize(
+      submission.keys.size(),
+      shm::ResultEntry{.status = static_cast<uint8_t>(StatusCode::kUnavailable)});
   if (submission.op == shm::Op::kGet) {
     for (const shm::KeyEntry& key : submission.keys) request->pins.push_back(key.pin);
   }
@@ -140,9 +142,11 @@ StatusCode RequestQueue::Wait(PendingRequest& request, int64_t until_ns) {
         ended = StatusCode::kDeadline;
       }
       if (ended != StatusCode::kOk) request.abandoned = true;
+      if (ended == StatusCode::kUnavailable) Forget(request);
     }
     LetGo(orphans);
-    if (done) return request.status;
+    if (ended == StatusCode::kUnavailable) orphaned_(request);
+    if (done) return StatusCode::kOk;
     if (ended != StatusCode::kOk) return ended;
     AwaitTail(seen, until_ns);
   }
@@ -151,12 +155,17 @@ StatusCode RequestQueue::Wait(PendingRequest& request, int64_t until_ns) {
 void RequestQueue::Abandon(PendingRequest& request) {
   {
     const std::lock_guard lock(mutex_);
-    if (!request.done) {
-      request.abandoned = true;
-      return;
-    }
+    request.abandoned = true;
+    if (!request.done && !dead_.load(std::memory_order_acquire)) return;
+    if (!request.done) Forget(request);
   }
   orphaned_(request);
+}
+
+void RequestQueue::Forget(const PendingRequest& request) {
+  for (auto& flying : in_flight_) {
+    if (flying.get() == &request) flying = nullptr;
+  }
 }
 
 bool RequestQueue::Housekeep() {
@@ -165,7 +174,15 @@ bool RequestQueue::Housekeep() {
   {
     const std::lock_guard lock(mutex_);
     Drain(&orphans);
-    for (const auto& request : in_flight_) left |= request != nullptr && request->abandoned;
+    for (auto& request : in_flight_) {
+      if (request == nullptr || !request->abandoned) continue;
+      if (dead_.load(std::memory_order_acquire)) {
+        orphans.push_back(std::move(request));
+        request = nullptr;
+      } else {
+        left = true;
+      }
+    }
   }
   LetGo(orphans);
   return left;

@@ -57,20 +57,24 @@ class RequestQueue {
   Result<std::shared_ptr<PendingRequest>> Submit(const Submission& submission,
                                                  int64_t wait_until_ns);
 
-  // Waits for the answer: the request's status, or kDeadline or kUnavailable, after which the
-  // request is abandoned and must not be looked at again.
+  // Waits for the answer: kOk when it is there, whatever it says, or kDeadline or kUnavailable, after
+  // which the request is abandoned and must not be looked at again.  Of a dead session's requests `orphaned`
+  // is told at once: their results say kUnavailable.
   StatusCode Wait(PendingRequest& request, int64_t until_ns);
 
   // Nobody will ask for the answer.
   void Abandon(PendingRequest& request);
 
-  // Takes completions; for the library's thread.  Answers whether abandoned requests are in flight.
+  // Takes completions; for the library's thread.  Answers whether abandoned requests are still in
+  // flight; none of a dead session's are.
   bool Housekeep();
 
   // Ends every wait.  REQUIRES: `dead` is set.
   void WakeAll();
 
  private:
+  // Takes the request out of the flight of a dead session.
+  void Forget(const PendingRequest& request);
   // Takes what has completed.  `orphans` get the abandoned.
   void Drain(std::vector<std::shared_ptr<PendingRequest>>* orphans);
   void LetGo(std::vector<std::shared_ptr<PendingRequest>>& orphans);

@@ -169,7 +169,7 @@ kj::Promise<void> MessageChunks::Get(GetContext context) {
     }
   });
   return OnShardLater<Done>(shard_,
-                            [this, look, deadline](Reply<Done> reply) {
+                            [this, look, deadline](const Reply<Done>& reply) {
                               shard_.WaitSettled(tenant_, deadline, [look, reply](bool expired) {
                                 const bool done = look(expired);
                                 if (done) reply.Fulfill(Done{});

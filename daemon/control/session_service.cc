@@ -98,7 +98,7 @@ kj::Promise<void> SessionService::segments(SegmentsContext context) {
   using Found = SegmentsReply;
   return OnShardLater<Found>(shard_,
                              [&shard = shard_, tenant = chunks_.tenant(), session = session_, epoch,
-                              known = std::move(known)](Reply<Found> reply) {
+                              known = std::move(known)](const Reply<Found>& reply) {
                                LookForSegments(shard, tenant, session, epoch, known, reply);
                              })
       .then([context](kj::Own<Found> found) mutable {

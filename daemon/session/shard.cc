@@ -152,7 +152,7 @@ void Shard::Impl::ServeWaits(int64_t now_ns) {
       const int64_t deadline = session->rings->NextDeadline();
       if (deadline != 0 && (settled || deadline <= now_ns)) session->rings->Recheck(now_ns);
     }
-    std::erase_if(settled_waits_, [&](SettledWait& wait) {
+    std::erase_if(settled_waits_, [&, &name = name](SettledWait& wait) {
       if (wait.tenant != name) return false;
       const bool expired = wait.deadline_ns <= now_ns;
       if (!settled && !expired) return false;
@@ -160,7 +160,7 @@ void Shard::Impl::ServeWaits(int64_t now_ns) {
     });
     const uint64_t epoch = tenant.store->descriptor_epoch();
     std::vector<DescriptorWait> changed;
-    std::erase_if(descriptor_waits_, [&](DescriptorWait& wait) {
+    std::erase_if(descriptor_waits_, [&, &name = name](DescriptorWait& wait) {
       if (wait.tenant != name || wait.epoch == epoch) return false;
       changed.push_back(std::move(wait));
       return true;

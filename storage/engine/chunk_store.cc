@@ -163,7 +163,7 @@ Result<NamespaceInfo> ChunkStore::FindNamespace(std::string_view label) const {
 }
 
 Result<NamespaceInfo> ChunkStore::BumpEpoch(std::string_view label) {
-  const Result<NamespaceInfo> bumped = namespaces_->Bump(label);
+  Result<NamespaceInfo> bumped = namespaces_->Bump(label);
   // Once around from where the sweep is now meets every chunk of the old id.
   if (bumped.ok()) sweep_left_ = options_.index_slots;
   return bumped;

@@ -1,0 +1,149 @@
+#pragma once
+
+// The library's thread: a kj event loop that keeps one connection to the daemon, opens the session,
+// maps segments as they come, registers namespaces again after a reconnect, and carries the control
+// calls of other threads.  It blocks every signal.
+//
+// away --connect, open, attach--> available --disconnect--> away (again after 10 ms ... 1 s)
+//
+// Threads: public methods from any thread; Link is touched on the library's thread only.
+
+#include <capnp/rpc-twoparty.h>
+#include <kj/async-io.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "client/core/client.h"
+#include "client/core/namespace_state.h"
+#include "client/core/session.h"
+#include "proto/terrace.capnp.h"
+#include "storage/base/clock.h"
+#include "storage/base/fd.h"
+
+namespace terrace {
+
+// A connection that is up.
+struct Link {
+  rpc::Terrace::Client terrace;
+  rpc::Session::Client session;
+  std::shared_ptr<Session> mapped;  // null: no shared memory
+};
+
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  static std::shared_ptr<Connection> Start(const ClientOptions& options, std::string socket);
+  // REQUIRES: Stop was called.
+  ~Connection();
+
+  // Ends the session and the thread; every call answers kUnavailable from now on.
+  void Stop();
+
+  bool available() const { return available_.load(std::memory_order_acquire); }
+  // Whether it became available by the deadline; else why not.
+  Status AwaitAvailable(int64_t deadline_ns);
+
+  // Runs `start` on the library's thread and waits for what its promise gives: at most
+  // kCallTimeoutNs, then kDeadline.  kUnavailable at once without a daemon.
+  template <typename T>
+  Result<T> Call(std::function<kj::Promise<Result<T>>(Link&)> start,
+                 int64_t timeout_ns = kCallTimeoutNs);
+
+  // Registers and keeps registered for as long as the state lives.
+  Status Register(const std::shared_ptr<NamespaceState>& state);
+  // The namespace's id has gone stale: registers again, soon.
+  void Renew(const std::shared_ptr<NamespaceState>& state);
+
+ private:
+  using Work = std::function<void(Link*)>;  // null: no daemon
+  template <typename T>
+  struct Answer;
+  class Loop;  // connection_loop.h
+  friend class Loop;
+
+  Connection(const ClientOptions& options, std::string socket)
+      : options_(options), socket_(std::move(socket)) {}
+
+  // False once stopped: the work is dropped.
+  bool Post(Work work);
+  static void WaitTimed(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
+                        int64_t until_ns, const std::function<bool()>& done);
+  void AddCall(kj::Promise<void> call);
+  kj::Promise<Result<bool>> StartRegistration(Link& link,
+                                              const std::shared_ptr<NamespaceState>& state);
+  void RequestHousekeeping();
+  void Wake();
+
+  // Constant after Start.
+  const ClientOptions options_;
+  const std::string socket_;
+  UniqueFd wake_;  // an eventfd: work was posted
+  std::thread thread_;
+
+  std::atomic<bool> available_{false};
+  std::atomic<bool> housekeeping_wanted_{false};
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // Under the lock.
+  std::deque<Work> posted_;
+  bool stopping_ = false;
+  bool stopped_ = false;
+  Status why_away_{StatusCode::kUnavailable, "not connected yet"};
+  std::vector<std::weak_ptr<NamespaceState>> namespaces_;
+
+  // Owned by the library's thread.
+  kj::TaskSet* calls_ = nullptr;  // of the link that is up
+};
+
+// Where an answer travels between the threads.  The first end counts.
+template <typename T>
+struct Connection::Answer {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::optional<Result<T>> result;
+
+  void Finish(Result<T> value) {
+    const std::lock_guard lock(mutex);
+    if (result.has_value()) return;
+    result.emplace(std::move(value));
+    changed.notify_all();
+  }
+};
+
+template <typename T>
+Result<T> Connection::Call(std::function<kj::Promise<Result<T>>(Link&)> start,
+                           int64_t timeout_ns) {
+  const int64_t until_ns = MonotonicNs() + timeout_ns;
+  auto answer = std::make_shared<Answer<T>>();
+  const Status away(StatusCode::kUnavailable, "no daemon answers at " + socket_);
+  const bool posted = Post([this, answer, away, start = std::move(start)](Link* link) {
+    if (link == nullptr) return answer->Finish(away);
+    AddCall(start(*link)
+                .then([answer](Result<T>&& result) { answer->Finish(std::move(result)); },
+                      [answer](kj::Exception&& failed) {
+                        const bool lost = failed.getType() == kj::Exception::Type::DISCONNECTED;
+                        answer->Finish(
+                            Status(lost ? StatusCode::kUnavailable : StatusCode::kInvalid,
+                                   failed.getDescription().cStr()));
+                      })
+                .attach(kj::defer([answer, away] { answer->Finish(away); })));
+  });
+  if (!posted) return away;
+  std::unique_lock lock(answer->mutex);
+  WaitTimed(lock, answer->changed, until_ns, [&] { return answer->result.has_value(); });
+  if (!answer->result.has_value()) {
+    return Status(StatusCode::kDeadline, "the daemon at " + socket_ + " did not answer in time");
+  }
+  return *std::move(answer->result);
+}
+
+}  // namespace terrace

@@ -1,0 +1,337 @@
+#include "client/core/connection_loop.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "client/core/rpc_convert.h"
+#include "storage/base/clock.h"
+#include "storage/base/limits.h"
+
+namespace terrace {
+namespace {
+
+constexpr int64_t kBackoffNsMin = 10 * kNsPerMs;
+constexpr int64_t kBackoffNsMax = kNsPerSecond;
+// How long a new connection may look for segments before it counts as available.
+constexpr int64_t kFirstSegmentsNs = 200 * kNsPerMs;
+// After a segment could not be mapped (no address space, no descriptor): not at once again.
+constexpr int64_t kMapRetryNs = kNsPerSecond;
+
+// kj takes SIGUSR1 and SIGPIPE for itself.  Our thread blocks every signal and needs neither, and
+// the engine's handlers are not ours to change.
+class SignalsKept {
+ public:
+  SignalsKept() {
+    sigaction(SIGUSR1, nullptr, &usr1_);
+    sigaction(SIGPIPE, nullptr, &pipe_);
+  }
+  ~SignalsKept() {
+    sigaction(SIGUSR1, &usr1_, nullptr);
+    sigaction(SIGPIPE, &pipe_, nullptr);
+  }
+
+ private:
+  struct sigaction usr1_ {}, pipe_ {};
+};
+
+kj::AsyncIoContext SetUpIo() {
+  const SignalsKept kept;
+  return kj::setupAsyncIo();
+}
+
+Result<UniqueFd> ConnectSocket(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    return Status(StatusCode::kInvalid, "socket " + path + ": a path has at most 107 bytes");
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.valid()) return ErrnoStatus("socket", errno);
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    return Status(StatusCode::kUnavailable,
+                  "no daemon answers at " + path + ": " + std::strerror(errno));
+  }
+  return fd;
+}
+
+kj::TimePoint In(kj::Timer& timer, int64_t ns) { return timer.now() + ns * kj::NANOSECONDS; }
+
+}  // namespace
+
+struct Connection::Loop::Wire {
+  explicit Wire(kj::Own<kj::AsyncCapabilityStream> connected)
+      : stream(kj::mv(connected)),
+        network(*stream, kDescriptorsPerMessageMax, capnp::rpc::twoparty::Side::CLIENT),
+        system(capnp::makeRpcClient(network)) {}
+
+  rpc::Terrace::Client Bootstrap() {
+    capnp::MallocMessageBuilder message(8);
+    auto vat = message.initRoot<capnp::rpc::twoparty::VatId>();
+    vat.setSide(capnp::rpc::twoparty::Side::SERVER);
+    return system.bootstrap(vat).castAs<rpc::Terrace>();
+  }
+
+  kj::Own<kj::AsyncCapabilityStream> stream;
+  capnp::TwoPartyVatNetwork network;
+  capnp::RpcSystem<capnp::rpc::twoparty::VatId> system;
+};
+
+Connection::Loop::Loop(Connection& owner)
+    : owner_(owner),
+      io_(SetUpIo()),
+      wake_observer_(io_.unixEventPort, owner.wake_.get(),
+                     kj::UnixEventPort::FdObserver::OBSERVE_READ),
+      stop_(kj::newPromiseAndFulfiller<void>()),
+      stopped_(stop_.promise.fork()),
+      tasks_(*this) {}
+
+void Connection::Loop::Run() {
+  tasks_.add(WatchPosted());
+  int64_t backoff_ns = kBackoffNsMin;
+  while (!stopping_) {
+    bool served = false;
+    Status why(StatusCode::kUnavailable, "the connection was lost");
+    try {
+      why = Serve();
+    } catch (const kj::Exception& exception) {
+      why = Status(StatusCode::kUnavailable, exception.getDescription().cStr());
+    }
+    served = owner_.available();
+    Lost(why);
+    if (stopping_ || (served && !owner_.options_.reconnect)) break;
+    backoff_ns = served ? kBackoffNsMin : std::min(backoff_ns * 2, kBackoffNsMax);
+    PauseBefore(backoff_ns);
+  }
+  // Without reconnect the posted work is still answered until Stop.
+  if (!stopping_) stopped_.addBranch().wait(io_.waitScope);
+  RunPosted();
+}
+
+template <typename T>
+T Connection::Loop::Within(kj::Promise<T> promise) {
+  auto stopped = stopped_.addBranch().then([]() -> kj::Promise<T> {
+    return KJ_EXCEPTION(DISCONNECTED, "the client is closing");
+  });
+  return io_.provider->getTimer()
+      .timeoutAfter(owner_.options_.connect_timeout_ns * kj::NANOSECONDS,
+                    promise.exclusiveJoin(kj::mv(stopped)))
+      .wait(io_.waitScope);
+}
+
+Status Connection::Loop::Serve() {
+  Result<UniqueFd> fd = ConnectSocket(owner_.socket_);
+  if (!fd.ok()) return fd.status();
+  using Wrap = kj::LowLevelAsyncIoProvider;
+  Wire wire(io_.lowLevelProvider->wrapUnixSocketFd(
+      fd->Release(),
+      Wrap::TAKE_OWNERSHIP | Wrap::ALREADY_CLOEXEC | Wrap::ALREADY_NONBLOCK));
+  // The link's capabilities and the calls go before the wire.
+  const auto unlinked = kj::defer([this] {
+    owner_.calls_ = nullptr;
+    if (link_ != nullptr && link_->mapped != nullptr) link_->mapped->MarkDead();
+    owner_.available_.store(false, std::memory_order_release);
+    link_ = nullptr;
+  });
+  kj::TaskSet calls(*this);
+  auto lost = wire.network.onDisconnect().fork();
+
+  Status opened = OpenSession(wire);
+  if (!opened.ok()) return opened;
+  owner_.calls_ = &calls;
+  RegisterAll();
+  if (link_->mapped != nullptr) {
+    auto first = PollSegments(true);
+    auto enough = io_.provider->getTimer().afterDelay(kFirstSegmentsNs * kj::NANOSECONDS);
+    first.exclusiveJoin(kj::mv(enough)).exclusiveJoin(lost.addBranch()).wait(io_.waitScope);
+  }
+  {
+    const std::lock_guard lock(owner_.mutex_);
+    owner_.available_.store(true, std::memory_order_release);
+    owner_.changed_.notify_all();
+  }
+  auto ended = lost.addBranch().exclusiveJoin(stopped_.addBranch());
+  if (link_->mapped != nullptr) ended = ended.exclusiveJoin(PollSegments(false));
+  ended.wait(io_.waitScope);
+  return Status(StatusCode::kUnavailable, "the daemon at " + owner_.socket_ + " went away");
+}
+
+Status Connection::Loop::OpenSession(Wire& wire) {
+  rpc::Terrace::Client terrace = wire.Bootstrap();
+  auto request = terrace.openRequest();
+  request.setClientName(owner_.options_.client_name.c_str());
+  const bool wanted = owner_.options_.shared_memory;
+  request.setLayoutVersion(wanted ? shm::kSessionLayoutVersion : 0);
+  const auto opened = Within(kj::Promise<capnp::Response<rpc::Terrace::OpenResults>>(request.send()));
+  if (opened.getStatus().getCode() != rpc::Code::OK) return FromRpc(opened.getStatus());
+  link_ = std::make_unique<Link>(
+      Link{.terrace = kj::mv(terrace), .session = opened.getSession(), .mapped = nullptr});
+  if (!wanted || !opened.getInfo().getSharedMemory()) return Status::Ok();
+  return Attach(opened.getInfo().getBootEpoch());
+}
+
+Status Connection::Loop::Attach(uint64_t boot_epoch) {
+  using Attached = capnp::Response<rpc::Session::AttachResults>;
+  auto attached = Within(kj::Promise<Attached>(link_->session.attachRequest().send()));
+  if (attached.getStatus().getCode() != rpc::Code::OK) return FromRpc(attached.getStatus());
+  auto index = attached.getIndex();
+  auto memory = attached.getMemory();
+  auto doorbell = attached.getDoorbell();
+  const kj::Maybe<int> index_fd = Within(index.getFd());
+  const kj::Maybe<int> memory_fd = Within(memory.getFd());
+  const kj::Maybe<int> doorbell_fd = Within(doorbell.getFd());
+  if (index_fd == nullptr || memory_fd == nullptr || doorbell_fd == nullptr) {
+    return Status(StatusCode::kUnavailable, "the daemon's descriptors did not arrive");
+  }
+  Result<Mapping> index_map =
+      Mapping::MapReadOnly(KJ_ASSERT_NONNULL(index_fd), attached.getIndexBytes());
+  if (!index_map.ok()) return index_map.status();
+  Result<Mapping> memory_map =
+      Mapping::MapReadWrite(KJ_ASSERT_NONNULL(memory_fd), attached.getMemoryBytes());
+  if (!memory_map.ok()) return memory_map.status();
+  Session::Parts parts{.index = *std::move(index_map),
+                       .memory = *std::move(memory_map),
+                       .doorbell = UniqueFd(fcntl(KJ_ASSERT_NONNULL(doorbell_fd),
+                                                  F_DUPFD_CLOEXEC, 0)),
+                       .boot_epoch = boot_epoch};
+  auto wake = [weak = owner_.weak_from_this()] {
+    const std::shared_ptr<Connection> connection = weak.lock();
+    if (connection != nullptr) connection->RequestHousekeeping();
+  };
+  Result<std::shared_ptr<Session>> session = Session::Create(std::move(parts), std::move(wake));
+  if (!session.ok()) return session.status();
+  link_->mapped = *std::move(session);
+  segments_epoch_ = 0;
+  return Status::Ok();
+}
+
+// Those whose registration is refused now (another process changed the label's identity) answer
+// kUnavailable until the next connection.
+void Connection::Loop::RegisterAll() {
+  std::vector<std::shared_ptr<NamespaceState>> states;
+  {
+    const std::lock_guard lock(owner_.mutex_);
+    std::erase_if(owner_.namespaces_, [](const auto& weak) { return weak.expired(); });
+    for (const auto& weak : owner_.namespaces_) {
+      if (auto state = weak.lock()) states.push_back(std::move(state));
+    }
+  }
+  for (const auto& state : states) {
+    const Result<bool> registered = Within(owner_.StartRegistration(*link_, state));
+    if (!registered.ok()) state->Detach();
+  }
+}
+
+kj::Promise<void> Connection::Loop::PollSegments(bool once) {
+  return MapSegments().then([this, once](bool more) -> kj::Promise<void> {
+    if (once && !more) return kj::READY_NOW;
+    return PollSegments(once);
+  });
+}
+
+kj::Promise<bool> Connection::Loop::MapSegments() {
+  using Reply = capnp::Response<rpc::Session::SegmentsResults>;
+  auto request = link_->session.segmentsRequest();
+  const std::vector<KnownSegment> known = link_->mapped->maps().Known();
+  request.setEpoch(segments_epoch_);
+  request.setKnown(kj::arrayPtr(reinterpret_cast<const kj::byte*>(known.data()),
+                                known.size() * sizeof(KnownSegment)));
+  return request.send().then([this](Reply&& received) -> kj::Promise<bool> {
+    auto reply = kj::heap<Reply>(kj::mv(received));
+    const auto segments = reply->getSegments();
+    auto mapped = kj::heapArrayBuilder<kj::Promise<bool>>(segments.size());
+    for (const auto segment : segments) {
+      const KnownSegment place{.segment = segment.getSegment(),
+                               .writable = segment.getWritable() ? 1u : 0u,
+                               .generation = segment.getGeneration()};
+      auto descriptor = segment.getDescriptor();
+      auto fd = descriptor.getFd();
+      mapped.add(fd.then([session = link_->mapped, place, bytes = segment.getBytes()](
+                             kj::Maybe<int> open) {
+                      KJ_IF_MAYBE(number, open) {
+                        return session->maps().Map(place, bytes, *number).ok();
+                      }
+                      return false;
+                    }).attach(kj::mv(descriptor)));
+    }
+    segments_epoch_ = reply->getEpoch();
+    const bool more = reply->getMore();
+    return kj::joinPromises(mapped.finish())
+        .then([this, more](kj::Array<bool>&& done) -> kj::Promise<bool> {
+          Housekeep();
+          if (std::all_of(done.begin(), done.end(), [](bool ok) { return ok; })) return more;
+          auto& timer = io_.provider->getTimer();
+          return timer.atTime(In(timer, kMapRetryNs)).then([more] { return more; });
+        })
+        .attach(kj::mv(reply));
+  });
+}
+
+void Connection::Loop::Lost(const Status& why) {
+  const std::lock_guard lock(owner_.mutex_);
+  owner_.why_away_ = why;
+  for (const auto& weak : owner_.namespaces_) {
+    if (const auto state = weak.lock()) state->Detach();
+  }
+  owner_.changed_.notify_all();
+}
+
+void Connection::Loop::PauseBefore(int64_t backoff_ns) {
+  io_.provider->getTimer()
+      .afterDelay(backoff_ns * kj::NANOSECONDS)
+      .exclusiveJoin(stopped_.addBranch())
+      .wait(io_.waitScope);
+}
+
+kj::Promise<void> Connection::Loop::WatchPosted() {
+  return wake_observer_.whenBecomesReadable().then([this]() -> kj::Promise<void> {
+    uint64_t count = 0;
+    while (read(owner_.wake_.get(), &count, sizeof count) > 0) {
+    }
+    RunPosted();
+    {
+      const std::lock_guard lock(owner_.mutex_);
+      stopping_ = owner_.stopping_;
+    }
+    if (stopping_) stop_.fulfiller->fulfill();
+    return WatchPosted();
+  });
+}
+
+void Connection::Loop::RunPosted() {
+  for (;;) {
+    Work work;
+    {
+      const std::lock_guard lock(owner_.mutex_);
+      if (owner_.posted_.empty()) break;
+      work = std::move(owner_.posted_.front());
+      owner_.posted_.pop_front();
+    }
+    work(owner_.calls_ != nullptr ? link_.get() : nullptr);
+  }
+  if (owner_.housekeeping_wanted_.exchange(false, std::memory_order_acq_rel)) Housekeep();
+}
+
+void Connection::Loop::Housekeep() {
+  if (housekeeping_ || link_ == nullptr || link_->mapped == nullptr) return;
+  const int64_t again_ns = link_->mapped->Housekeep();
+  if (again_ns == 0) return;
+  housekeeping_ = true;
+  tasks_.add(io_.provider->getTimer().afterDelay(again_ns * kj::NANOSECONDS).then([this] {
+    housekeeping_ = false;
+    Housekeep();
+  }));
+}
+
+void Connection::Loop::taskFailed(kj::Exception&&) {
+  // A call's failure has been answered to its caller; nobody else is to be told.
+}
+
+}  // namespace terrace

@@ -1,0 +1,136 @@
+#include "daemon/app/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+namespace terrace {
+namespace {
+
+using testing::HasSubstr;
+
+std::string Refused(const std::string& text) {
+  const Result<Config> config = ParseConfig(text, "t.toml");
+  if (config.ok()) return "accepted";
+  EXPECT_EQ(config.status().code(), StatusCode::kInvalid);
+  return config.status().message();
+}
+
+TEST(Config, EmptyIsTheDefaults) {
+  const Result<Config> config = ParseConfig("", "t.toml");
+  ASSERT_TRUE(config.ok());
+  EXPECT_EQ(config->policy, "gittins");
+  EXPECT_EQ(config->dram_bytes, 0u);
+  EXPECT_EQ(config->socket_mode, 0600u);
+  EXPECT_TRUE(config->huge_pages);
+}
+
+TEST(Config, ReadsEveryKey) {
+  const Result<Config> config = ParseConfig(R"(
+socket = "/tmp/x.sock"
+socket_mode = 0o660
+dram = "2 GiB"
+segment = "32MiB"
+index_slots = 1024
+policy = "lru"
+huge_pages = "off"
+log_level = "warning"
+[[tenant]]
+name = "search"
+uids = [1001, 1002]
+dram = "512MiB"
+)",
+                                            "t.toml");
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->socket, "/tmp/x.sock");
+  EXPECT_EQ(config->socket_mode, 0660u);
+  EXPECT_EQ(config->dram_bytes, uint64_t{2} << 30);
+  EXPECT_EQ(config->segment_bytes, uint64_t{32} << 20);
+  EXPECT_EQ(config->index_slots, 1024u);
+  EXPECT_EQ(config->policy, "lru");
+  EXPECT_FALSE(config->huge_pages);
+  EXPECT_EQ(config->log_level, LogLevel::kWarning);
+  ASSERT_EQ(config->tenants.size(), 1u);
+  EXPECT_EQ(config->tenants[0].uids, (std::vector<uid_t>{1001, 1002}));
+  EXPECT_EQ(config->tenants[0].dram_bytes, uint64_t{512} << 20);
+}
+
+TEST(Config, ErrorsNameFileLineKeyAndMend) {
+  EXPECT_THAT(Refused("\ndrm = \"1GiB\"\n"), HasSubstr("t.toml:2: unknown key 'drm'"));
+  EXPECT_THAT(Refused("drm = \"1GiB\"\n"), HasSubstr("did you mean 'dram'?"));
+  EXPECT_THAT(Refused("dram = \"banana\""), HasSubstr("t.toml:1: dram = "));
+  EXPECT_THAT(Refused("dram = \"banana\""), HasSubstr("use a size such as"));
+  EXPECT_THAT(Refused("dram = -5"), HasSubstr("use a size such as"));
+  EXPECT_THAT(Refused("policy = \"fifo\""), HasSubstr("use \"gittins\" or \"lru\""));
+  EXPECT_THAT(Refused("index_slots = 1000"), HasSubstr("power of two"));
+  EXPECT_THAT(Refused("huge_pages = true"), HasSubstr("use \"auto\" or \"off\""));
+  EXPECT_THAT(Refused("log_level = \"loud\""), HasSubstr("\"debug\""));
+  EXPECT_THAT(Refused("socket_mode = 4096"), HasSubstr("octal"));
+  EXPECT_THAT(Refused("socket = 5"), HasSubstr("use a string"));
+  EXPECT_THAT(Refused("tenant = 3"), HasSubstr("[[tenant]]"));
+  EXPECT_THAT(Refused("[[tenant]]\nname = \"a\"\ndram = \"1GiB\""), HasSubstr("needs uids"));
+  EXPECT_THAT(Refused("[[tenant]]\nname = \"a\"\nuids = [\"root\"]\ndram = \"1GiB\""),
+              HasSubstr("numeric user ids"));
+  EXPECT_THAT(Refused("[[tenant]]\nname = \"a\"\nuids = [1]"), HasSubstr("needs dram"));
+  EXPECT_THAT(Refused("dram = "), HasSubstr("t.toml:1: "));
+}
+
+TEST(Config, MissingFileIsNamed) {
+  const Result<Config> config = LoadConfig("/nonexistent/terraced.toml");
+  ASSERT_FALSE(config.ok());
+  EXPECT_THAT(config.status().message(), HasSubstr("/nonexistent/terraced.toml"));
+}
+
+TEST(Config, SharesMustLeaveRoomForTheDefaultTenant) {
+  Config config;
+  config.dram_bytes = 1024;
+  config.tenants.push_back({.name = "a", .uids = {1}, .dram_bytes = 1024});
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("leave room"));
+  config.tenants[0].name = "default";
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("exists by itself"));
+}
+
+TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {
+  std::ifstream in(TERRACE_EXAMPLE);
+  std::stringstream text, uncommented;
+  text << in.rdbuf();
+  ASSERT_FALSE(text.str().empty());
+  const Result<Config> as_it_is = ParseConfig(text.str(), "example");
+  ASSERT_TRUE(as_it_is.ok()) << as_it_is.status().message();
+  // A setting is a line "#key = value"; prose has a space behind the hash.
+  for (std::string line; std::getline(text, line);) {
+    if (line.size() > 1 && line[0] == '#' && line[1] != ' ') uncommented << line.substr(1);
+    uncommented << "\n";
+  }
+  for (const char* key : {"socket", "socket_mode", "dram", "segment", "index_slots", "policy",
+                          "huge_pages", "log_level", "uids", "name"}) {
+    EXPECT_THAT(uncommented.str(), HasSubstr(std::string("\n") + key + " = "));
+  }
+  const Result<Config> spelled_out = ParseConfig(uncommented.str(), "example");
+  ASSERT_TRUE(spelled_out.ok()) << spelled_out.status().message();
+  EXPECT_EQ(spelled_out->policy, as_it_is->policy);
+  EXPECT_EQ(spelled_out->dram_bytes, as_it_is->dram_bytes);
+  EXPECT_EQ(spelled_out->segment_bytes, as_it_is->segment_bytes);
+  EXPECT_EQ(spelled_out->index_slots, as_it_is->index_slots);
+  EXPECT_EQ(spelled_out->socket_mode, as_it_is->socket_mode);
+  EXPECT_EQ(spelled_out->huge_pages, as_it_is->huge_pages);
+  EXPECT_EQ(spelled_out->log_level, as_it_is->log_level);
+  ASSERT_EQ(spelled_out->tenants.size(), 1u);
+}
+
+TEST(Size, ParsesAndFormats) {
+  EXPECT_EQ(*ParseSize("4096"), 4096u);
+  EXPECT_EQ(*ParseSize("1.5 GiB"), (uint64_t{3} << 30) / 2);
+  EXPECT_EQ(*ParseSize("64kib"), 65536u);
+  EXPECT_FALSE(ParseSize("").ok());
+  EXPECT_FALSE(ParseSize("12 parsecs").ok());
+  EXPECT_FALSE(ParseSize("-1").ok());
+  EXPECT_EQ(FormatSize(uint64_t{2} << 30), "2 GiB");
+  EXPECT_EQ(FormatSize(1536 << 10), "1536 KiB");
+  EXPECT_EQ(FormatSize(7), "7 bytes");
+}
+
+}  // namespace
+}  // namespace terrace
