@@ -68,19 +68,18 @@ void ClientState::Stop() {
 
 struct Client::Impl {
   std::shared_ptr<ClientState> state;
-  uint64_t process = 0;
 
   Connection& connection() { return state->connection(); }
 
   // Through the Admin capability, asked for anew with each call: it may go with the connection.
   template <typename T>
-  Result<T> CallAdmin(std::function<kj::Promise<Result<T>>(rpc::Admin::Client)> call) {
+  Result<T> CallAdmin(std::function<Delivered<T>(rpc::Admin::Client)> call) {
     return connection().Call<T>([call = std::move(call)](Link& link) {
       using Reply = capnp::Response<rpc::Terrace::AdminResults>;
       return link.terrace.adminRequest().send().then(
-          [call](Reply&& reply) -> kj::Promise<Result<T>> {
+          [call](Reply&& reply) -> Delivered<T> {
             if (reply.getStatus().getCode() != rpc::Code::OK) {
-              return Result<T>(FromRpc(reply.getStatus()));
+              return Delivery<T>(FromRpc(reply.getStatus()));
             }
             return call(reply.getAdmin());
           });
@@ -93,7 +92,6 @@ Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 std::unique_ptr<Client> Client::Create(ClientOptions options) {
   auto impl = std::make_unique<Impl>();
   impl->state = std::make_shared<ClientState>(std::move(options));
-  impl->process = ProcessGeneration();
   return std::unique_ptr<Client>(new Client(std::move(impl)));
 }
 
@@ -122,7 +120,7 @@ Result<std::shared_ptr<Namespace>> Client::Register(const NamespaceIdentity& ide
 Result<std::string> Client::StatusJson() {
   return impl_->connection().Call<std::string>([](Link& link) {
     return link.terrace.statusRequest().send().then(
-        [](capnp::Response<rpc::Terrace::StatusResults>&& reply) -> Result<std::string> {
+        [](capnp::Response<rpc::Terrace::StatusResults>&& reply) -> Delivery<std::string> {
           return std::string(reply.getJson().cStr());
         });
   });
@@ -132,7 +130,7 @@ Result<std::vector<ListedNamespace>> Client::Namespaces() {
   using Listed = std::vector<ListedNamespace>;
   using Reply = capnp::Response<rpc::Admin::ListNamespacesResults>;
   return impl_->CallAdmin<Listed>([](rpc::Admin::Client admin) {
-    return admin.listNamespacesRequest().send().then([](Reply&& reply) -> Result<Listed> {
+    return admin.listNamespacesRequest().send().then([](Reply&& reply) -> Delivery<Listed> {
       Listed listed;
       for (const auto info : reply.getNamespaces()) listed.push_back(FromRpc(info));
       return listed;
@@ -151,7 +149,7 @@ Result<std::vector<ListedChunk>> Client::List(uint64_t* cursor, uint32_t limit) 
         auto request = admin.listRequest();
         request.setCursor(from);
         request.setLimit(limit);
-        return request.send().then([](Reply&& reply) -> Result<Listed> {
+        return request.send().then([](Reply&& reply) -> Delivery<Listed> {
           Listed found{.chunks = {}, .cursor = reply.getCursor()};
           for (const auto info : reply.getChunks()) found.chunks.push_back(FromRpc(info));
           return found;
@@ -168,7 +166,7 @@ Result<ListedChunk> Client::Describe(std::string_view label, const shm::ChunkKey
     auto request = admin.describeRequest();
     request.setLabel(label.c_str());
     ToRpc(key, request.initKey());
-    return request.send().then([](Reply&& reply) -> Result<ListedChunk> {
+    return request.send().then([](Reply&& reply) -> Delivery<ListedChunk> {
       if (reply.getStatus().getCode() != rpc::Code::OK) return FromRpc(reply.getStatus());
       return FromRpc(reply.getInfo());
     });
@@ -180,7 +178,7 @@ Result<uint64_t> Client::ClearNamespace(std::string_view label) {
   return impl_->CallAdmin<uint64_t>([label = std::string(label)](rpc::Admin::Client admin) {
     auto request = admin.clearNamespaceRequest();
     request.setLabel(label.c_str());
-    return request.send().then([](Reply&& reply) -> Result<uint64_t> {
+    return request.send().then([](Reply&& reply) -> Delivery<uint64_t> {
       if (reply.getStatus().getCode() != rpc::Code::OK) return FromRpc(reply.getStatus());
       return reply.getChunks();
     });
@@ -193,7 +191,7 @@ Status Client::BumpEpoch(std::string_view label) {
       impl_->CallAdmin<bool>([label = std::string(label)](rpc::Admin::Client admin) {
         auto request = admin.bumpEpochRequest();
         request.setLabel(label.c_str());
-        return request.send().then([](Reply&& reply) -> Result<bool> {
+        return request.send().then([](Reply&& reply) -> Delivery<bool> {
           if (reply.getStatus().getCode() != rpc::Code::OK) return FromRpc(reply.getStatus());
           return true;
         });

@@ -82,12 +82,12 @@ Status Connection::AwaitAvailable(int64_t deadline_ns) {
   return available() ? Status::Ok() : why_away_;
 }
 
-kj::Promise<Result<bool>> Connection::StartRegistration(
-    Link& link, const std::shared_ptr<NamespaceState>& state) {
+Delivered<bool> Connection::StartRegistration(Link& link,
+                                              const std::shared_ptr<NamespaceState>& state) {
   using Reply = capnp::Response<rpc::Session::RegisterNamespaceResults>;
   auto request = link.session.registerNamespaceRequest();
   ToRpc(state->identity(), request.initSpec());
-  return request.send().then([state, session = link.mapped](Reply&& reply) -> Result<bool> {
+  return request.send().then([state, session = link.mapped](Reply&& reply) -> Delivery<bool> {
     if (reply.getStatus().getCode() != rpc::Code::OK) return FromRpc(reply.getStatus());
     state->Attach(session, RefOf(reply.getInfo()));
     return true;
@@ -110,7 +110,7 @@ void Connection::Renew(const std::shared_ptr<NamespaceState>& state) {
   const bool posted = Post([this, state](Link* link) {
     if (link == nullptr) return state->EndRenewal();
     AddCall(StartRegistration(*link, state)
-                .then([](Result<bool>&&) {})
+                .then([](Delivery<bool>&&) {})
                 .attach(kj::defer([state] { state->EndRenewal(); })));
   });
   if (!posted) state->EndRenewal();

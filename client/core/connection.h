@@ -31,6 +31,25 @@
 
 namespace terrace {
 
+// A Result on its way through kj's promises, on the heap: inside a kj::Maybe gcc 12 takes a
+// Result's optional for uninitialised.
+template <typename T>
+class Delivery {
+ public:
+  Delivery(Result<T> result) : result_(std::make_unique<Result<T>>(std::move(result))) {}  // NOLINT
+  Delivery(Status status) : Delivery(Result<T>(std::move(status))) {}                      // NOLINT
+  Delivery(T value) : Delivery(Result<T>(std::move(value))) {}                             // NOLINT
+
+  const Result<T>& result() const { return *result_; }
+  Result<T> Take() && { return std::move(*result_); }
+
+ private:
+  std::unique_ptr<Result<T>> result_;
+};
+
+template <typename T>
+using Delivered = kj::Promise<Delivery<T>>;
+
 // A connection that is up.
 struct Link {
   rpc::Terrace::Client terrace;
@@ -54,7 +73,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Runs `start` on the library's thread and waits for what its promise gives: at most
   // kCallTimeoutNs, then kDeadline.  kUnavailable at once without a daemon.
   template <typename T>
-  Result<T> Call(std::function<kj::Promise<Result<T>>(Link&)> start,
+  Result<T> Call(std::function<Delivered<T>(Link&)> start,
                  int64_t timeout_ns = kCallTimeoutNs);
 
   // Registers and keeps registered for as long as the state lives.
@@ -77,8 +96,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   static void WaitTimed(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
                         int64_t until_ns, const std::function<bool()>& done);
   void AddCall(kj::Promise<void> call);
-  kj::Promise<Result<bool>> StartRegistration(Link& link,
-                                              const std::shared_ptr<NamespaceState>& state);
+  Delivered<bool> StartRegistration(Link& link, const std::shared_ptr<NamespaceState>& state);
   void RequestHousekeeping();
   void Wake();
 
@@ -120,15 +138,14 @@ struct Connection::Answer {
 };
 
 template <typename T>
-Result<T> Connection::Call(std::function<kj::Promise<Result<T>>(Link&)> start,
-                           int64_t timeout_ns) {
+Result<T> Connection::Call(std::function<Delivered<T>(Link&)> start, int64_t timeout_ns) {
   const int64_t until_ns = MonotonicNs() + timeout_ns;
   auto answer = std::make_shared<Answer<T>>();
   const Status away(StatusCode::kUnavailable, "no daemon answers at " + socket_);
   const bool posted = Post([this, answer, away, start = std::move(start)](Link* link) {
     if (link == nullptr) return answer->Finish(away);
     AddCall(start(*link)
-                .then([answer](Result<T>&& result) { answer->Finish(std::move(result)); },
+                .then([answer](Delivery<T>&& made) { answer->Finish(std::move(made).Take()); },
                       [answer](kj::Exception&& failed) {
                         const bool lost = failed.getType() == kj::Exception::Type::DISCONNECTED;
                         answer->Finish(

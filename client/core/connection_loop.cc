@@ -224,8 +224,8 @@ void Connection::Loop::RegisterAll() {
     }
   }
   for (const auto& state : states) {
-    const Result<bool> registered = Within(owner_.StartRegistration(*link_, state));
-    if (!registered.ok()) state->Detach();
+    const Delivery<bool> registered = Within(owner_.StartRegistration(*link_, state));
+    if (!registered.result().ok()) state->Detach();
   }
 }
 

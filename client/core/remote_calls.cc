@@ -48,7 +48,7 @@ Codes RemoteCalls::EachKey(std::span<const shm::ChunkKey> keys, int64_t timeout_
           Request request = begin(link.session);
           request.setNamespaceId(id);
           SetKeys(request.initKeys(static_cast<uint32_t>(named.size())), named);
-          return request.send().then([](capnp::Response<Results>&& reply) -> Result<Codes> {
+          return request.send().then([](capnp::Response<Results>&& reply) -> Delivery<Codes> {
             return ToCodes(reply.getCodes());
           });
         },
@@ -97,7 +97,7 @@ MatchResult RemoteCalls::Match(std::span<const shm::ChunkKey> keys) const {
           request.setNamespaceId(id);
           SetKeys(request.initKeys(static_cast<uint32_t>(named.size())), named);
           return request.send().then(
-              [](capnp::Response<rpc::Session::MatchResults>&& reply) -> Result<States> {
+              [](capnp::Response<rpc::Session::MatchResults>&& reply) -> Delivery<States> {
                 States states;
                 for (const rpc::KeyState state : reply.getStates()) {
                   states.push_back(FromRpc(state));
@@ -144,7 +144,7 @@ void RemoteCalls::GetSome(std::span<const shm::ChunkKey> keys, const GetOptions&
         request.setWait(options.wait_for_filling);
         SetKeys(request.initKeys(static_cast<uint32_t>(named.size())), named);
         return request.send().then(
-            [](capnp::Response<rpc::Session::GetResults>&& reply) -> Result<AllCopied> {
+            [](capnp::Response<rpc::Session::GetResults>&& reply) -> Delivery<AllCopied> {
               AllCopied all;
               const auto data = reply.getData();
               for (uint32_t i = 0; i < reply.getCodes().size(); ++i) {
@@ -210,7 +210,7 @@ Codes RemoteCalls::PutSome(std::span<const PutItem> items, int64_t timeout_ns) c
         request.setChunks(
             message->getRoot<capnp::AnyPointer>().getAs<capnp::List<rpc::Chunk>>().asReader());
         return request.send().then(
-            [](capnp::Response<rpc::Session::PutResults>&& reply) -> Result<Codes> {
+            [](capnp::Response<rpc::Session::PutResults>&& reply) -> Delivery<Codes> {
               return ToCodes(reply.getCodes());
             });
       },

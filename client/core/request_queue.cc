@@ -46,9 +46,9 @@ Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& s
   TERRACE_CHECK(submission.keys.size() <= shm::kBatchKeysMax);
   auto request = std::make_shared<PendingRequest>();
   request->op = submission.op;
-  request->results.resize(
-      submission.keys.size(),
-      shm::ResultEntry{.status = static_cast<uint8_t>(StatusCode::kUnavailable)});
+  shm::ResultEntry unanswered{};
+  unanswered.status = static_cast<uint8_t>(StatusCode::kUnavailable);
+  request->results.resize(submission.keys.size(), unanswered);
   if (submission.op == shm::Op::kGet) {
     for (const shm::KeyEntry& key : submission.keys) request->pins.push_back(key.pin);
   }

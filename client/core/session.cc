@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "client/core/fork_guard.h"
+#include "client/core/key_entry.h"
 #include "proto/shm/record_layout.h"
 #include "storage/base/clock.h"
 
@@ -135,7 +136,12 @@ StatusCode Session::Adopt(const shm::ResultEntry& result, uint32_t pin, int64_t 
 StatusCode Session::Call(const RequestQueue::Submission& submission, int64_t until_ns,
                          std::vector<shm::ResultEntry>* results) {
   Result<std::shared_ptr<PendingRequest>> request = queue_.Submit(submission, until_ns);
-  if (!request.ok()) return request.status().code();
+  if (!request.ok()) {
+    if (submission.op == shm::Op::kGet) {
+      for (const shm::KeyEntry& key : submission.keys) Unpin(key.pin);
+    }
+    return request.status().code();
+  }
   const StatusCode status = queue_.Wait(**request, until_ns + kAnswerSlackNs);
   if (status == StatusCode::kOk) {
     *results = std::move((*request)->results);
@@ -177,7 +183,7 @@ bool Session::SubmitAborts() {
     {
       const std::lock_guard lock(mutex_);
       while (!claims_to_abort_.empty() && keys.size() < shm::kBatchKeysMax) {
-        keys.push_back(shm::KeyEntry{.claim = claims_to_abort_.back()});
+        keys.push_back(EntryOfClaim(claims_to_abort_.back()));
         claims_to_abort_.pop_back();
       }
     }

@@ -83,6 +83,9 @@ class Session {
     return shm::KeyHash(key, namespace_id, index_view_.seed);
   }
 
+  // Asks the caches for the slot of a key with this hash.
+  void Prefetch(uint64_t hash) const { shm::PrefetchHome(index_view_, hash); }
+
   // Looks up and pins.  kHit: `hit` is set, and its pin is the caller's until Unpin.
   Outcome FindAndPin(const shm::ChunkKey& key, shm::NamespaceRef ns, uint64_t hash, Hit* hit);
   void Unpin(uint32_t pin);
@@ -102,7 +105,8 @@ class Session {
   // or kUnavailable after letting go.
   StatusCode Adopt(const shm::ResultEntry& result, uint32_t pin, int64_t deadline_ns, Hit* hit);
 
-  // Submits and waits; `results` get one entry a key when the answer is kOk.
+  // Submits and waits; `results` get one entry a key when the answer is kOk.  After any other one
+  // the pins of a kGet are no longer the caller's.
   StatusCode Call(const RequestQueue::Submission& submission, int64_t until_ns,
                   std::vector<shm::ResultEntry>* results);
   // Nobody waits for it any more: the library lets go of what it gives.

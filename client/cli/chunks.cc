@@ -1,0 +1,242 @@
+// The commands that look at and move single chunks.
+
+#include <boost/json.hpp>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include "client/cli/cli.h"
+
+namespace terrace {
+namespace {
+
+namespace json = boost::json;
+
+const char* StateName(KeyState state) {
+  switch (state) {
+    case KeyState::kAbsent: return "absent";
+    case KeyState::kFilling: return "being written";
+    case KeyState::kReady: return "ready";
+  }
+  return "unknown";
+}
+
+json::object ToJson(const ListedChunk& chunk) {
+  return {{"key", FormatKey(chunk.key)},
+          {"part", chunk.key.part},
+          {"namespace", chunk.namespace_label},
+          {"bytes", chunk.payload_bytes},
+          {"state", StateName(chunk.state)},
+          {"tier", "dram"},
+          {"segment", chunk.segment},
+          {"offset", chunk.offset},
+          {"worth", chunk.worth},
+          {"reuse_class", chunk.reuse_class},
+          {"lease_left_ms", chunk.lease_left_ms}};
+}
+
+// A namespace that is there, under its own identity: looking at chunks never makes one.
+Result<std::shared_ptr<Namespace>> Open(Client& client, const std::string& label) {
+  const Result<std::vector<ListedNamespace>> all = client.Namespaces();
+  if (!all.ok()) return all.status();
+  for (const ListedNamespace& listed : *all) {
+    if (listed.identity.label == label) return client.Register(listed.identity);
+  }
+  return Status(StatusCode::kNotFound,
+                "no namespace '" + label + "': `terrace namespaces` lists those that are");
+}
+
+int Answer(const CliOptions& options, const char* done, const std::string& key, StatusCode status) {
+  if (options.json) {
+    const json::object out{{"key", key}, {"status", StatusCodeName(status)}};
+    std::printf("%s\n", json::serialize(out).c_str());
+  } else if (status == StatusCode::kOk) {
+    std::printf("%s %s\n", done, key.c_str());
+  } else {
+    std::fprintf(stderr, "terrace: %s: %s\n", key.c_str(),
+                 std::string(StatusCodeName(status)).c_str());
+  }
+  return status == StatusCode::kOk ? 0 : kExitFailure;
+}
+
+}  // namespace
+
+int RunNamespaces(const CliOptions& options) {
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  const Result<std::vector<ListedNamespace>> all = client->Namespaces();
+  if (!all.ok()) return Explain(all.status());
+  json::array out;
+  for (const ListedNamespace& ns : *all) {
+    if (options.json) {
+      out.push_back(json::object{{"label", ns.identity.label},
+                                 {"model", ns.identity.model},
+                                 {"weights_digest", ns.identity.weights_digest},
+                                 {"dtype", ns.identity.dtype},
+                                 {"layout", ns.identity.layout},
+                                 {"tokens_per_chunk", ns.identity.tokens_per_chunk},
+                                 {"ranks", ns.identity.ranks},
+                                 {"engine_build", ns.identity.engine_build},
+                                 {"isa", ns.identity.isa},
+                                 {"id", ns.id},
+                                 {"epoch", ns.epoch},
+                                 {"chunks", ns.chunk_count},
+                                 {"bytes", ns.chunk_bytes}});
+    } else {
+      std::printf("%-32s %8lu chunks %10s  epoch %lu  model %s\n", ns.identity.label.c_str(),
+                  ns.chunk_count, HumanBytes(ns.chunk_bytes).c_str(), ns.epoch,
+                  ns.identity.model.empty() ? "-" : ns.identity.model.c_str());
+    }
+  }
+  if (options.json) std::printf("%s\n", json::serialize(out).c_str());
+  return 0;
+}
+
+int RunList(const CliOptions& options, const std::string& label, uint32_t limit) {
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  json::array out;
+  uint64_t cursor = 0;
+  uint32_t listed = 0;
+  do {
+    const Result<std::vector<ListedChunk>> chunks = client->List(&cursor, 1024);
+    if (!chunks.ok()) return Explain(chunks.status());
+    for (const ListedChunk& chunk : *chunks) {
+      if (!label.empty() && chunk.namespace_label != label) continue;
+      if (listed++ == limit) break;
+      if (options.json) {
+        out.push_back(ToJson(chunk));
+      } else {
+        std::printf("%-64s %10s  %s\n", FormatKey(chunk.key).c_str(),
+                    HumanBytes(chunk.payload_bytes).c_str(), chunk.namespace_label.c_str());
+      }
+    }
+  } while (cursor != 0 && listed < limit);
+  if (options.json) std::printf("%s\n", json::serialize(out).c_str());
+  return 0;
+}
+
+int RunStat(const CliOptions& options, const std::string& label, const std::string& text) {
+  const Result<shm::ChunkKey> key = ParseKey(text);
+  if (!key.ok()) return Explain(key.status());
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  const Result<ListedChunk> chunk = client->Describe(label, *key);
+  if (!chunk.ok()) return Explain(chunk.status());
+  if (options.json) {
+    std::printf("%s\n", json::serialize(ToJson(*chunk)).c_str());
+    return 0;
+  }
+  std::printf(
+      "key        %s\nnamespace  %s\nstate      %s\nbytes      %u (%s)\ntier       dram\n"
+      "place      segment %u, offset %lu\nworth      %.3g hits a byte, reuse class %u\n"
+      "lease      %s\n",
+      FormatKey(chunk->key).c_str(), chunk->namespace_label.c_str(), StateName(chunk->state),
+      chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(), chunk->segment, chunk->offset,
+      chunk->worth, chunk->reuse_class,
+      chunk->lease_left_ms > 0 ? (std::to_string(chunk->lease_left_ms / 1000) + " s left").c_str()
+                               : "none");
+  return 0;
+}
+
+int RunGet(const CliOptions& options, const std::string& label, const std::string& text,
+           const std::string& output) {
+  const Result<shm::ChunkKey> key = ParseKey(text);
+  if (!key.ok()) return Explain(key.status());
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  const Result<std::shared_ptr<Namespace>> ns = Open(*client, label);
+  if (!ns.ok()) return Explain(ns.status());
+  GetOptions wanted;
+  wanted.verify = true;
+  std::vector<GetResult> got = (*ns)->Get(std::span(&*key, 1), wanted);
+  if (got[0].status != StatusCode::kOk) {
+    return Answer(options, "got", text, got[0].status);
+  }
+  const std::span<const std::byte> bytes = got[0].pin.bytes();
+  if (output.empty() || output == "-") {
+    return std::fwrite(bytes.data(), 1, bytes.size(), stdout) == bytes.size() ? 0 : kExitFailure;
+  }
+  std::ofstream file(output, std::ios::binary | std::ios::trunc);
+  file.write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
+  file.close();
+  if (!file) {
+    return Explain(Status(StatusCode::kIoError,
+                          "cannot write " + output + ": check the folder, its mode and its room"));
+  }
+  return Answer(options, "got", text, StatusCode::kOk);
+}
+
+int RunPut(const CliOptions& options, const std::string& label, const std::string& text,
+           const std::string& name) {
+  const Result<shm::ChunkKey> key = ParseKey(text);
+  if (!key.ok()) return Explain(key.status());
+  std::ifstream file(name, std::ios::binary);
+  if (!file) {
+    return Explain(
+        Status(StatusCode::kInvalid, "cannot read " + name + ": check the path and its mode"));
+  }
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  Result<std::shared_ptr<Namespace>> ns = Open(*client, label);
+  if (!ns.ok() && ns.status().code() == StatusCode::kNotFound) {
+    NamespaceIdentity identity;
+    identity.label = label;
+    ns = client->Register(identity);
+  }
+  if (!ns.ok()) return Explain(ns.status());
+  const PutItem item{.key = *key, .payload = std::as_bytes(std::span(bytes))};
+  return Answer(options, "put", text, (*ns)->Put(std::span(&item, 1))[0]);
+}
+
+int RunRemove(const CliOptions& options, const std::string& label,
+              const std::vector<std::string>& texts) {
+  std::vector<shm::ChunkKey> keys;
+  for (const std::string& text : texts) {
+    const Result<shm::ChunkKey> key = ParseKey(text);
+    if (!key.ok()) return Explain(key.status());
+    keys.push_back(*key);
+  }
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  const Result<std::shared_ptr<Namespace>> ns = Open(*client, label);
+  if (!ns.ok()) return Explain(ns.status());
+  const std::vector<StatusCode> ends = (*ns)->Remove(keys);
+  int code = 0;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    code = std::max(code, Answer(options, "removed", texts[i], ends[i]));
+  }
+  return code;
+}
+
+int RunClear(const CliOptions& options, const std::string& label) {
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  const Result<uint64_t> chunks = client->ClearNamespace(label);
+  if (!chunks.ok()) return Explain(chunks.status());
+  if (options.json) {
+    std::printf("%s\n",
+                json::serialize(json::object{{"namespace", label}, {"chunks", *chunks}}).c_str());
+  } else {
+    std::printf("cleared %lu chunks of %s\n", *chunks, label.c_str());
+  }
+  return 0;
+}
+
+int RunBump(const CliOptions& options, const std::string& label) {
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  const Status bumped = client->BumpEpoch(label);
+  if (!bumped.ok()) return Explain(bumped);
+  if (options.json) {
+    std::printf("%s\n",
+                json::serialize(json::object{{"namespace", label}, {"status", "ok"}}).c_str());
+  } else {
+    std::printf("%s begins a new epoch: all that it held is a miss\n", label.c_str());
+  }
+  return 0;
+}
+
+}  // namespace terrace

@@ -1,0 +1,86 @@
+#include "client/cli/cli.h"
+
+#include <cctype>
+#include <charconv>
+#include <cstdio>
+#include <vector>
+
+namespace terrace {
+
+std::unique_ptr<Client> ConnectOrExplain(const CliOptions& options) {
+  ClientOptions wanted;
+  wanted.socket = options.socket;
+  wanted.client_name = "terrace";
+  wanted.reconnect = false;
+  Result<std::unique_ptr<Client>> client = Client::Connect(wanted);
+  if (client.ok()) return *std::move(client);
+  Explain(client.status());
+  return nullptr;
+}
+
+int Explain(const Status& status) {
+  std::fprintf(stderr, "terrace: %s\n", status.ToString().c_str());
+  return status.code() == StatusCode::kInvalid ? kExitUsage : kExitFailure;
+}
+
+namespace {
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  const char lower = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+}  // namespace
+
+Result<shm::ChunkKey> ParseKey(std::string_view text) {
+  const Status wrong(StatusCode::kInvalid, "'" + std::string(text) +
+                                               "' is no key: use pairs of hex digits, or "
+                                               "text:WORDS, and @PART behind it for a part");
+  uint16_t part = 0;
+  const size_t at = text.rfind('@');
+  std::string_view body = text.substr(0, at);
+  if (at != std::string_view::npos) {
+    const std::string_view digits = text.substr(at + 1);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), part);
+    if (error != std::errc() || end != digits.data() + digits.size()) return wrong;
+  }
+  constexpr std::string_view kText = "text:";
+  std::vector<std::byte> bytes;
+  if (body.starts_with(kText)) {
+    for (const char c : body.substr(kText.size())) bytes.push_back(static_cast<std::byte>(c));
+  } else {
+    if (body.size() % 2 != 0) return wrong;
+    for (size_t i = 0; i < body.size(); i += 2) {
+      const int high = HexDigit(body[i]), low = HexDigit(body[i + 1]);
+      if (high < 0 || low < 0) return wrong;
+      bytes.push_back(static_cast<std::byte>(high * 16 + low));
+    }
+  }
+  if (bytes.empty()) return wrong;
+  return MakeKey(bytes, part);
+}
+
+std::string FormatKey(const shm::ChunkKey& key) {
+  std::string text;
+  for (size_t i = 0; i < key.byte_count(); ++i) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    text += kDigits[key.bytes()[i] >> 4];
+    text += kDigits[key.bytes()[i] & 15];
+  }
+  if (key.part != 0) text += "@" + std::to_string(key.part);
+  return text;
+}
+
+std::string HumanBytes(uint64_t bytes) {
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  size_t unit = 0;
+  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
+  char text[32];
+  std::snprintf(text, sizeof text, unit == 0 || value >= 100 ? "%.0f %s" : "%.1f %s", value,
+                kUnits[unit]);
+  return text;
+}
+
+}  // namespace terrace

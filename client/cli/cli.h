@@ -1,0 +1,53 @@
+#pragma once
+
+// What the commands of `terrace` share.
+//
+// Threads: main.
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "client/core/client.h"
+
+namespace terrace {
+
+// Exit codes: 0 done, 1 a miss or a failure, 2 wrong use.
+inline constexpr int kExitFailure = 1;
+inline constexpr int kExitUsage = 2;
+
+struct CliOptions {
+  std::string socket;  // empty: the client's search order
+  bool json = false;
+};
+
+// Connects, or says why not on stderr and answers null.
+std::unique_ptr<Client> ConnectOrExplain(const CliOptions& options);
+
+// "terrace: <message>" on stderr; answers the exit code.
+int Explain(const Status& status);
+
+// A key as people write it: hex digits, or text:WORDS for their bytes; @PART behind it.
+Result<shm::ChunkKey> ParseKey(std::string_view text);
+std::string FormatKey(const shm::ChunkKey& key);
+
+// "1.5 GiB": to be read, not parsed.
+std::string HumanBytes(uint64_t bytes);
+
+// -- Commands ------------------------------------------------------------------------------------
+
+int RunStatus(const CliOptions& options, bool watch, double seconds);
+int RunNamespaces(const CliOptions& options);
+int RunList(const CliOptions& options, const std::string& label, uint32_t limit);
+int RunStat(const CliOptions& options, const std::string& label, const std::string& key);
+int RunGet(const CliOptions& options, const std::string& label, const std::string& key,
+           const std::string& output);
+int RunPut(const CliOptions& options, const std::string& label, const std::string& key,
+           const std::string& file);
+int RunRemove(const CliOptions& options, const std::string& label,
+              const std::vector<std::string>& keys);
+int RunClear(const CliOptions& options, const std::string& label);
+int RunBump(const CliOptions& options, const std::string& label);
+int RunDoctor(const CliOptions& options);
+
+}  // namespace terrace

@@ -1,0 +1,108 @@
+// terrace: looks inside the daemon, and moves single chunks in and out.
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+
+#include "client/cli/cli.h"
+#ifdef TERRACE_HAS_BENCH
+#include "bench/bench.h"
+#endif
+
+namespace terrace {
+namespace {
+
+struct Arguments {
+  CliOptions options;
+  std::string label, key, file;
+  std::vector<std::string> keys;
+  uint32_t limit = 100;
+  double seconds = 1;
+  bool watch = false;
+  int exit_code = 0;
+};
+
+void DeclareLooking(CLI::App& app, Arguments& a) {
+  CLI::App* status = app.add_subcommand("status", "tiers, sessions and warnings");
+  status->add_flag("--watch", a.watch, "again and again, until Ctrl-C");
+  status->add_option("--interval", a.seconds, "seconds between looks")
+      ->check(CLI::Range(0.1, 3600.0));
+  status->callback([&a] { a.exit_code = RunStatus(a.options, a.watch, a.seconds); });
+
+  app.add_subcommand("namespaces", "the tenant's namespaces")->callback([&a] {
+    a.exit_code = RunNamespaces(a.options);
+  });
+  CLI::App* list = app.add_subcommand("ls", "chunks");
+  list->add_option("-n,--namespace", a.label, "only those of this namespace");
+  list->add_option("--limit", a.limit, "at most so many (100)");
+  list->callback([&a] { a.exit_code = RunList(a.options, a.label, a.limit); });
+
+  CLI::App* stat = app.add_subcommand("stat", "one chunk: state, place, worth, lease");
+  stat->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
+  stat->add_option("-n,--namespace", a.label, "its namespace")->required();
+  stat->callback([&a] { a.exit_code = RunStat(a.options, a.label, a.key); });
+
+  app.add_subcommand("doctor", "check the machine and the daemon, with mends")->callback([&a] {
+    a.exit_code = RunDoctor(a.options);
+  });
+}
+
+void DeclareMoving(CLI::App& app, Arguments& a) {
+  CLI::App* get = app.add_subcommand("get", "a chunk's bytes, verified");
+  get->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
+  get->add_option("-n,--namespace", a.label, "its namespace")->required();
+  get->add_option("-o,--output", a.file, "a file; standard output otherwise");
+  get->callback([&a] { a.exit_code = RunGet(a.options, a.label, a.key, a.file); });
+
+  CLI::App* put = app.add_subcommand("put", "a file as a chunk");
+  put->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
+  put->add_option("file", a.file, "the bytes")->required();
+  put->add_option("-n,--namespace", a.label, "its namespace; made when it is absent")->required();
+  put->callback([&a] { a.exit_code = RunPut(a.options, a.label, a.key, a.file); });
+
+  CLI::App* remove = app.add_subcommand("rm", "forget chunks");
+  remove->add_option("keys", a.keys, "as for get")->required();
+  remove->add_option("-n,--namespace", a.label, "their namespace")->required();
+  remove->callback([&a] { a.exit_code = RunRemove(a.options, a.label, a.keys); });
+
+  CLI::App* clear = app.add_subcommand("clear", "forget all chunks of a namespace");
+  clear->add_option("namespace", a.label)->required();
+  clear->callback([&a] { a.exit_code = RunClear(a.options, a.label); });
+
+  CLI::App* bump = app.add_subcommand("bump", "begin a new epoch of a namespace");
+  bump->add_option("namespace", a.label)->required();
+  bump->callback([&a] { a.exit_code = RunBump(a.options, a.label); });
+}
+
+int Run(int argc, char** argv) {
+#ifdef TERRACE_HAS_BENCH
+  // Its workloads have flags of their own.
+  if (argc > 1 && std::string_view(argv[1]) == "bench") return RunBench(argc - 1, argv + 1);
+#endif
+  CLI::App app{"terrace looks inside terraced"};
+  app.set_version_flag("--version", std::string("terrace ") + TERRACE_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  Arguments arguments;
+  app.add_option("--socket", arguments.options.socket,
+                 "the daemon's socket; $TERRACE_SOCKET, then the default place otherwise");
+  app.add_flag("--json", arguments.options.json, "for programs");
+  DeclareLooking(app, arguments);
+  DeclareMoving(app, arguments);
+#ifdef TERRACE_HAS_BENCH
+  app.add_subcommand("bench", "measure against the machine's limits: `terrace bench --help`");
+#endif
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  return arguments.exit_code;
+}
+
+}  // namespace
+}  // namespace terrace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_DFL);
+  return terrace::Run(argc, argv);
+}

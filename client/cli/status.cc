@@ -1,0 +1,132 @@
+// `terrace status`: tiers as bars, sessions, warnings.
+
+#include <boost/json.hpp>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <thread>
+
+#include "client/cli/cli.h"
+
+namespace terrace {
+namespace {
+
+namespace json = boost::json;
+
+constexpr int kBarWidth = 40;
+
+uint64_t Number(const json::object& from, const char* key) {
+  const json::value* value = from.if_contains(key);
+  return value != nullptr && value->is_number() ? value->to_number<uint64_t>() : 0;
+}
+
+std::string Text(const json::object& from, const char* key) {
+  const json::value* value = from.if_contains(key);
+  return value != nullptr && value->is_string() ? std::string(value->as_string()) : std::string();
+}
+
+// One cell a fortieth of the tier; what is there at all gets at least a cell.
+std::string Bar(const json::object& tier) {
+  const uint64_t total = std::max<uint64_t>(Number(tier, "bytes"), 1);
+  const std::pair<const char*, char> kinds[] = {
+      {"live_bytes", '#'}, {"claimed_bytes", 'w'}, {"padding_bytes", '-'}, {"dead_bytes", 'x'}};
+  std::string bar;
+  for (const auto& [key, mark] : kinds) {
+    const uint64_t bytes = Number(tier, key);
+    auto cells = static_cast<size_t>((bytes * kBarWidth + total / 2) / total);
+    if (bytes > 0 && cells == 0) cells = 1;
+    bar.append(std::min(cells, kBarWidth - std::min<size_t>(bar.size(), kBarWidth)), mark);
+  }
+  bar.resize(kBarWidth, '.');
+  return bar;
+}
+
+void PrintTier(const json::object& tier) {
+  std::printf("  %-5s [%s] %s of %s live\n", Text(tier, "tier").c_str(), Bar(tier).c_str(),
+              HumanBytes(Number(tier, "live_bytes")).c_str(),
+              HumanBytes(Number(tier, "bytes")).c_str());
+  std::printf("        # live   w being written %s   - padding %s   x dead %s   . free %s\n",
+              HumanBytes(Number(tier, "claimed_bytes")).c_str(),
+              HumanBytes(Number(tier, "padding_bytes")).c_str(),
+              HumanBytes(Number(tier, "dead_bytes")).c_str(),
+              HumanBytes(Number(tier, "free_bytes")).c_str());
+  const json::object& segments = tier.at("segments").as_object();
+  std::printf(
+      "        %lu segments of %s on %s pages: %lu free, %lu open, %lu sealed, "
+      "%lu draining, %lu stranded\n",
+      Number(segments, "total"), HumanBytes(Number(tier, "segment_bytes")).c_str(),
+      HumanBytes(Number(tier, "page_bytes")).c_str(), Number(segments, "free"),
+      Number(segments, "open"), Number(segments, "sealed"), Number(segments, "draining"),
+      Number(segments, "stranded"));
+}
+
+void PrintTenant(const json::object& tenant) {
+  const json::object& counters = tenant.at("counters").as_object();
+  const json::object& index = tenant.at("index").as_object();
+  std::printf("tenant %s: %lu chunks, %lu being written, policy %s, index %lu of %lu slots\n",
+              Text(tenant, "name").c_str(), Number(tenant, "chunks"), Number(tenant, "filling"),
+              Text(tenant, "policy").c_str(), Number(index, "used"), Number(index, "slots"));
+  for (const json::value& tier : tenant.at("tiers").as_array()) PrintTier(tier.as_object());
+  std::printf(
+      "        puts %lu (%s), uses %lu, evicted %lu, carried over %lu, busy %lu, "
+      "claims ended %lu\n",
+      Number(counters, "puts"), HumanBytes(Number(counters, "put_bytes")).c_str(),
+      Number(counters, "touches"), Number(counters, "evicted"), Number(counters, "moved"),
+      Number(counters, "busy"), Number(counters, "claims_ended"));
+  for (const json::value& value : tenant.at("namespaces").as_array()) {
+    const json::object& ns = value.as_object();
+    std::printf("  namespace %s: %lu chunks, %s, epoch %lu\n", Text(ns, "label").c_str(),
+                Number(ns, "chunks"), HumanBytes(Number(ns, "bytes")).c_str(), Number(ns, "epoch"));
+  }
+}
+
+void Print(const json::object& status) {
+  std::printf("terraced %s, pid %lu, up %lu s, on %s\n", Text(status, "version").c_str(),
+              Number(status, "pid"), Number(status, "uptime_s"), Text(status, "socket").c_str());
+  for (const json::value& tenant : status.at("tenants").as_array()) {
+    PrintTenant(tenant.as_object());
+  }
+  for (const json::value& value : status.at("sessions").as_array()) {
+    const json::object& session = value.as_object();
+    std::printf("session %lu: %s, pid %lu%s: %lu requests, %lu pins, %lu claims, %s stranded\n",
+                Number(session, "id"), Text(session, "name").c_str(), Number(session, "pid"),
+                session.at("closed").as_bool() ? ", disconnected" : "", Number(session, "requests"),
+                Number(session, "pins"), Number(session, "claims"),
+                HumanBytes(Number(session, "stranded_bytes")).c_str());
+  }
+  for (const json::value& warning : status.at("warnings").as_array()) {
+    std::printf("warning: %s\n", warning.as_string().c_str());
+  }
+}
+
+volatile std::sig_atomic_t interrupted = 0;
+
+}  // namespace
+
+int RunStatus(const CliOptions& options, bool watch, double seconds) {
+  const std::unique_ptr<Client> client = ConnectOrExplain(options);
+  if (client == nullptr) return kExitFailure;
+  if (watch) std::signal(SIGINT, [](int) { interrupted = 1; });
+  while (interrupted == 0) {
+    const Result<std::string> text = client->StatusJson();
+    if (!text.ok()) return Explain(text.status());
+    if (watch && !options.json) std::printf("\033[H\033[J");
+    if (options.json) {
+      std::printf("%s\n", text->c_str());
+    } else {
+      boost::system::error_code error;
+      const json::value status = json::parse(*text, error);
+      if (error || !status.is_object()) {
+        return Explain(Status(StatusCode::kCorrupt, "the daemon's status is no JSON object"));
+      }
+      Print(status.as_object());
+    }
+    std::fflush(stdout);
+    if (!watch) break;
+    // A signal ends the wait early.
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  }
+  return 0;
+}
+
+}  // namespace terrace

@@ -1,0 +1,319 @@
+// terrace_kv._core: the client library for Python.  terrace_kv/__init__.py is what users import.
+//
+// Threads: the interpreter lock is released around every call that may wait or copy.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+
+#include "client/core/client.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace terrace {
+namespace {
+
+constexpr double kNsPerSecond = 1e9;
+
+int64_t Nanoseconds(double seconds) {
+  if (!(seconds >= 0)) throw nb::value_error("a timeout is a number of seconds, 0 or more");
+  return static_cast<int64_t>(std::min(seconds, 1e9) * kNsPerSecond);
+}
+
+std::string Name(StatusCode code) { return std::string(StatusCodeName(code)); }
+
+// A contiguous buffer borrowed from Python for the length of a call.
+class Borrowed {
+ public:
+  explicit Borrowed(nb::handle object) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS) != 0) nb::raise_python_error();
+  }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  ~Borrowed() { PyBuffer_Release(&view_); }
+
+  std::span<const std::byte> bytes() const {
+    return {static_cast<const std::byte*>(view_.buf), static_cast<size_t>(view_.len)};
+  }
+
+ private:
+  Py_buffer view_{};
+};
+
+std::vector<shm::ChunkKey> Keys(const std::vector<nb::bytes>& keys, uint16_t part) {
+  std::vector<shm::ChunkKey> out;
+  out.reserve(keys.size());
+  for (const nb::bytes& bytes : keys) {
+    const Result<shm::ChunkKey> key =
+        MakeKey({reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size()}, part);
+    if (!key.ok()) throw nb::value_error(key.status().message().c_str());
+    out.push_back(*key);
+  }
+  return out;
+}
+
+nb::list Names(const std::vector<StatusCode>& codes) {
+  nb::list out;
+  for (const StatusCode code : codes) out.append(Name(code));
+  return out;
+}
+
+// -------------------------------------------------------------------------------------- pins
+
+struct PyPin {
+  Pin pin;
+  int exports = 0;  // buffers that Python holds
+};
+
+int GetBuffer(PyObject* self, Py_buffer* view, int flags) {
+  auto* held = nb::inst_ptr<PyPin>(self);
+  if (!held->pin.held()) {
+    PyErr_SetString(PyExc_BufferError, "the pin was released");
+    return -1;
+  }
+  const std::span<const std::byte> bytes = held->pin.bytes();
+  const int filled = PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
+                                       static_cast<Py_ssize_t>(bytes.size()), 1, flags);
+  if (filled == 0) ++held->exports;
+  return filled;
+}
+
+void ReleaseBuffer(PyObject* self, Py_buffer*) { --nb::inst_ptr<PyPin>(self)->exports; }
+
+PyType_Slot kPinSlots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(GetBuffer)},
+                           {Py_bf_releasebuffer, reinterpret_cast<void*>(ReleaseBuffer)},
+                           {0, nullptr}};
+
+void ReleasePin(PyPin& self) {
+  if (self.exports > 0) {
+    PyErr_SetString(PyExc_BufferError, "the pin's bytes are in use by a memoryview or an array");
+    throw nb::python_error();
+  }
+  self.pin.Release();
+}
+
+// -------------------------------------------------------------------------------- namespaces
+
+using NamespaceRef = std::shared_ptr<Namespace>;
+
+struct PyNamespace {
+  NamespaceRef ns;
+
+  size_t Match(const std::vector<nb::bytes>& keys, uint16_t part) const {
+    const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
+    const nb::gil_scoped_release unlocked;
+    return ns->Match(wanted).prefix;
+  }
+
+  nb::list States(const std::vector<nb::bytes>& keys, uint16_t part) const {
+    const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
+    MatchResult found;
+    {
+      const nb::gil_scoped_release unlocked;
+      found = ns->Match(wanted);
+    }
+    nb::list out;
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const bool known = found.status == StatusCode::kOk && i < found.states.size();
+      out.append(!known                                  ? "unavailable"
+                 : found.states[i] == KeyState::kReady   ? "ready"
+                 : found.states[i] == KeyState::kFilling ? "filling"
+                                                         : "absent");
+    }
+    return out;
+  }
+
+  nb::list Get(const std::vector<nb::bytes>& keys, uint16_t part, double timeout, bool verify,
+               bool wait) const {
+    const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
+    const GetOptions options{
+        .timeout_ns = Nanoseconds(timeout), .wait_for_filling = wait, .verify = verify};
+    std::vector<GetResult> got;
+    {
+      const nb::gil_scoped_release unlocked;
+      got = ns->Get(wanted, options);
+    }
+    nb::list out;
+    for (GetResult& result : got) {
+      if (result.status == StatusCode::kOk) {
+        out.append(nb::cast(PyPin{.pin = std::move(result.pin)}));
+      } else {
+        out.append(nb::none());
+      }
+    }
+    return out;
+  }
+
+  nb::list Put(const nb::sequence& items, uint16_t part, double timeout) const {
+    std::vector<std::unique_ptr<Borrowed>> borrowed;
+    std::vector<PutItem> wanted;
+    for (nb::handle item : items) {
+      const auto pair = nb::cast<nb::tuple>(item);
+      if (pair.size() != 2) throw nb::value_error("an item is a pair (key, buffer)");
+      const auto key = nb::cast<nb::bytes>(pair[0]);
+      borrowed.push_back(std::make_unique<Borrowed>(pair[1]));
+      wanted.push_back({.key = Keys({key}, part)[0], .payload = borrowed.back()->bytes()});
+    }
+    std::vector<StatusCode> ends;
+    {
+      const nb::gil_scoped_release unlocked;
+      ends = ns->Put(wanted, Nanoseconds(timeout));
+    }
+    return Names(ends);
+  }
+
+  template <typename Act>
+  nb::list Each(const std::vector<nb::bytes>& keys, uint16_t part, Act act) const {
+    const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
+    std::vector<StatusCode> ends;
+    {
+      const nb::gil_scoped_release unlocked;
+      ends = act(*ns, wanted);
+    }
+    return Names(ends);
+  }
+};
+
+// ------------------------------------------------------------------------------------ client
+
+struct PyClient {
+  std::unique_ptr<Client> client;
+
+  PyClient(const std::string& socket, const std::string& name, double timeout) {
+    ClientOptions options;
+    options.socket = socket;
+    options.client_name = name;
+    options.connect_timeout_ns = Nanoseconds(timeout);
+    const nb::gil_scoped_release unlocked;
+    // A daemon that is away is a miss, not an error: it may come.
+    client = Client::Create(options);
+  }
+
+  Client& open() const {
+    if (client == nullptr) throw nb::value_error("the client was closed");
+    return *client;
+  }
+
+  void Close() {
+    std::unique_ptr<Client> closed = std::move(client);
+    const nb::gil_scoped_release unlocked;
+    closed.reset();
+  }
+
+  nb::object StatusJson() const {
+    Client& inside = open();
+    std::optional<Result<std::string>> json;
+    {
+      const nb::gil_scoped_release unlocked;
+      json.emplace(inside.StatusJson());
+    }
+    if (!json->ok()) return nb::none();
+    return nb::str((*json)->c_str());
+  }
+
+  // A namespace, or the reason why not with `unavailable` said apart.
+  PyNamespace Register(const NamespaceIdentity& identity) const {
+    Client& inside = open();
+    std::optional<Result<NamespaceRef>> ns;
+    {
+      const nb::gil_scoped_release unlocked;
+      ns.emplace(inside.Register(identity));
+    }
+    if (!ns->ok()) throw nb::value_error(ns->status().message().c_str());
+    return PyNamespace{.ns = **ns};
+  }
+};
+
+NamespaceIdentity Identity(const std::string& label, const nb::dict& fields) {
+  NamespaceIdentity out;
+  out.label = label;
+  const auto text = [&fields](const char* name) { return nb::cast<std::string>(fields[name]); };
+  out.model = text("model");
+  out.weights_digest = text("weights_digest");
+  out.dtype = text("dtype");
+  out.layout = text("layout");
+  out.hash_algorithm = text("hash_algorithm");
+  out.hash_seed = text("hash_seed");
+  out.engine_build = text("engine_build");
+  out.isa = text("isa");
+  out.salt = text("salt");
+  out.tokens_per_chunk = nb::cast<uint32_t>(fields["tokens_per_chunk"]);
+  out.layer_bytes = nb::cast<std::vector<uint64_t>>(fields["layer_bytes"]);
+  out.ranks = nb::cast<uint32_t>(fields["ranks"]);
+  out.group_trailing = nb::cast<std::vector<uint32_t>>(fields["group_trailing"]);
+  return out;
+}
+
+}  // namespace
+}  // namespace terrace
+
+// nanobind's macro names its argument.
+NB_MODULE(_core, module) {
+  using namespace terrace;
+  module.attr("__version__") = TERRACE_VERSION;
+
+  nb::class_<PyPin>(module, "Pin", nb::type_slots(kPinSlots),
+                    "Bytes of a ready chunk, held in place; a read-only buffer.")
+      .def("__len__", [](const PyPin& self) { return self.pin.bytes().size(); })
+      .def("release", &ReleasePin, "Lets go.  BufferError while a memoryview or array uses it.")
+      .def("verify",
+           [](const PyPin& self) {
+             const nb::gil_scoped_release unlocked;
+             return self.pin.held() && self.pin.Verify().ok();
+           })
+      .def("__enter__", [](nb::handle self) { return nb::borrow(self); })
+      .def(
+          "__exit__", [](PyPin& self, nb::handle, nb::handle, nb::handle) { ReleasePin(self); },
+          "type"_a.none(), "value"_a.none(), "traceback"_a.none());
+
+  nb::class_<PyNamespace>(module, "Namespace")
+      .def("match", &PyNamespace::Match, "keys"_a, "part"_a)
+      .def("states", &PyNamespace::States, "keys"_a, "part"_a)
+      .def("get", &PyNamespace::Get, "keys"_a, "part"_a, "timeout"_a, "verify"_a, "wait"_a)
+      .def("put", &PyNamespace::Put, "items"_a, "part"_a, "timeout"_a)
+      .def(
+          "prefetch",
+          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part,
+             double timeout) {
+            return self.Each(keys, part, [timeout](Namespace& ns, const auto& wanted) {
+              return ns.Prefetch(wanted, Nanoseconds(timeout));
+            });
+          },
+          "keys"_a, "part"_a, "timeout"_a)
+      .def(
+          "remove",
+          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part) {
+            return self.Each(keys, part,
+                             [](Namespace& ns, const auto& wanted) { return ns.Remove(wanted); });
+          },
+          "keys"_a, "part"_a)
+      .def(
+          "lease",
+          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part,
+             double ttl) {
+            return self.Each(keys, part, [ttl](Namespace& ns, const auto& wanted) {
+              return ns.Lease(wanted, Nanoseconds(ttl));
+            });
+          },
+          "keys"_a, "part"_a, "ttl"_a);
+
+  nb::class_<PyClient>(module, "Client")
+      .def(nb::init<const std::string&, const std::string&, double>(), "socket"_a, "name"_a,
+           "timeout"_a)
+      .def_prop_ro(
+          "available",
+          [](const PyClient& self) { return self.client != nullptr && self.client->available(); })
+      .def_prop_ro("socket", [](const PyClient& self) { return self.open().socket(); })
+      .def("status_json", &PyClient::StatusJson)
+      .def("close", &PyClient::Close)
+      .def(
+          "register",
+          [](const PyClient& self, const std::string& label, const nb::dict& fields) {
+            return self.Register(Identity(label, fields));
+          },
+          "label"_a, "fields"_a);
+}

@@ -1,0 +1,224 @@
+"""Chunks of KV cache from the node's ``terraced``.
+
+A hit is a lookup in shared memory and costs no system call; whatever fails is a miss.  No call
+raises for a failure of the service, none waits beyond its timeout, and while the daemon is away
+every call answers at once as if nothing were there; the client reconnects by itself.
+
+Examples
+--------
+>>> import terrace_kv
+>>> client = terrace_kv.Client()
+>>> ns = client.namespace("my-model", model="my-model", dtype="f16", tokens_per_chunk=64)
+>>> ns.put([(b"key", b"payload")])
+['ok']
+>>> pin = ns.get([b"key"])[0]
+>>> bytes(pin)
+b'payload'
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from terrace_kv import _core
+from terrace_kv._core import Pin, __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Client", "Namespace", "Pin", "Unavailable", "__version__"]
+
+
+class Unavailable(RuntimeError):
+    """Nobody answers on the daemon's socket."""
+
+
+class Namespace:
+    """A registered namespace; made by `Client.namespace`.
+
+    Keys are bytes of any length from 1; longer ones than 32 are SHA-256'd.  ``part`` is
+    ``rank + ranks x KV group``.  Safe from any thread; the interpreter lock is released while a
+    call waits or copies.
+    """
+
+    def __init__(self, core: _core.Namespace, name: str) -> None:
+        self._core = core
+        self.name = name
+
+    def match(self, keys: Sequence[bytes], *, part: int = 0) -> int:
+        """Counts the leading keys that are ready.  Asks no daemon."""
+        return self._core.match(list(keys), part)
+
+    def states(self, keys: Sequence[bytes], *, part: int = 0) -> list[str]:
+        """Tells each key's state: "ready", "filling", "absent" or "unavailable"."""
+        return self._core.states(list(keys), part)
+
+    def get(
+        self,
+        keys: Sequence[bytes],
+        *,
+        part: int = 0,
+        timeout: float = 1.0,
+        verify: bool = False,
+        wait: bool = False,
+    ) -> list[Pin | None]:
+        """Pins chunks.
+
+        Parameters
+        ----------
+        keys
+            The chunks wanted.
+        part
+            Their part.
+        timeout
+            Seconds until what is not there is a miss.
+        verify
+            Compare the bytes with their checksums; a difference is a miss.
+        wait
+            Wait for keys that another process is writing.
+
+        Returns
+        -------
+        list of Pin or None
+            One a key; None is a miss, for whatever reason.
+        """
+        return self._core.get(list(keys), part, timeout, verify, wait)
+
+    def put(
+        self, items: Sequence[tuple[bytes, Buffer]], *, part: int = 0, timeout: float = 30.0
+    ) -> list[str]:
+        """Stores chunks whose keys are absent.
+
+        Parameters
+        ----------
+        items
+            Pairs of key and a C-contiguous buffer of 1 byte to the daemon's largest chunk.
+        part
+            Their part.
+        timeout
+            Seconds until a put has ended, one way or another.
+
+        Returns
+        -------
+        list of str
+            One an item: "ok", "exists" (there already, or being written), "busy", "unavailable",
+            "invalid", "deadline", "stale".
+        """
+        return self._core.put(list(items), part, timeout)
+
+    def prefetch(self, keys: Sequence[bytes], *, part: int = 0, timeout: float = 1.0) -> list[str]:
+        """Brings chunks nearer, holding nothing; "ok" is in DRAM."""
+        return self._core.prefetch(list(keys), part, timeout)
+
+    def remove(self, keys: Sequence[bytes], *, part: int = 0) -> list[str]:
+        """Forgets chunks: "ok" or "not found"."""
+        return self._core.remove(list(keys), part)
+
+    def lease(self, keys: Sequence[bytes], ttl: float, *, part: int = 0) -> list[str]:
+        """Keeps ready chunks for ``ttl`` seconds, even if this process dies."""
+        return self._core.lease(list(keys), part, ttl)
+
+
+class Client:
+    """A connection to the node's daemon.
+
+    Parameters
+    ----------
+    socket
+        Path of the daemon's socket; by default ``$TERRACE_SOCKET``, then the default place.
+    name
+        Shown in ``terrace status``; by default the process' name.
+    timeout
+        Seconds to wait for the daemon at first.  One that is away is no error.
+    """
+
+    def __init__(self, socket: str | None = None, *, name: str = "", timeout: float = 5.0) -> None:
+        self._core = _core.Client(socket or "", name, timeout)
+
+    @property
+    def available(self) -> bool:
+        """False while the daemon is away."""
+        return self._core.available
+
+    def status(self) -> dict[str, Any]:
+        """Returns what ``terrace status --json`` prints.
+
+        Raises
+        ------
+        Unavailable
+            When nobody answers.
+        """
+        text = self._core.status_json()
+        if text is None:
+            raise Unavailable(f"no daemon answers on {self._core.socket}")
+        status: dict[str, Any] = json.loads(text)
+        return status
+
+    def namespace(
+        self,
+        name: str,
+        *,
+        model: str = "",
+        weights_digest: str = "",
+        dtype: str = "",
+        layout: str = "",
+        tokens_per_chunk: int = 0,
+        layer_bytes: Sequence[int] = (),
+        ranks: int = 1,
+        group_trailing: Sequence[int] = (0,),
+        hash_algorithm: str = "",
+        hash_seed: str = "",
+        engine_build: str = "",
+        isa: str = "",
+        salt: str = "",
+    ) -> Namespace:
+        """Registers a namespace: the identity under which chunks are shared.
+
+        Parameters
+        ----------
+        name
+            Its label, unique in the tenant.
+        layer_bytes
+            Payload bytes of each layer, in order; empty when opaque.
+        group_trailing
+            One a KV group: 0 needs every chunk of a prefix, n only the trailing n.
+
+        Raises
+        ------
+        ValueError
+            Naming the field, when the label is registered with another identity.
+        """
+        fields = {
+            "model": model,
+            "weights_digest": weights_digest,
+            "dtype": dtype,
+            "layout": layout,
+            "tokens_per_chunk": tokens_per_chunk,
+            "layer_bytes": list(layer_bytes),
+            "ranks": ranks,
+            "group_trailing": list(group_trailing),
+            "hash_algorithm": hash_algorithm,
+            "hash_seed": hash_seed,
+            "engine_build": engine_build,
+            "isa": isa,
+            "salt": salt,
+        }
+        return Namespace(self._core.register(name, fields), name)
+
+    def close(self) -> None:
+        """Ends the connection.  Pins that are held stay readable."""
+        self._core.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,292 @@
+"""llama.cpp through ctypes: the few calls that a prefix cache needs, each parameter asserted.
+
+The library is the one inside the pinned package ``xllamacpp``.  Its parameter structs go by value
+and have no version; their sizes and defaults are read back before they are trusted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+SEQUENCE = 0  # the only sequence that is used
+MODEL_PARAMS_BYTES = 80
+CONTEXT_PARAMS_BYTES = 168
+TYPE_F16 = 1
+ROPE_MROPE = 8
+# Rotary kinds that give a cell more than one position: (name, value) of llama_rope_type.
+MULTI_ROPE = {8: "M-RoPE", 24: "vision RoPE", 40: "interleaved M-RoPE"}
+
+_MODEL_PARAMS = ctypes.c_byte * MODEL_PARAMS_BYTES
+
+
+class _ModelParams(ctypes.Structure):
+    _fields_ = [("bytes", _MODEL_PARAMS)]
+
+
+class _ContextParams(ctypes.Structure):
+    _fields_ = [
+        ("n_ctx", ctypes.c_uint32),
+        ("n_batch", ctypes.c_uint32),
+        ("n_ubatch", ctypes.c_uint32),
+        ("n_seq_max", ctypes.c_uint32),
+        ("_16", ctypes.c_byte * 12),
+        ("n_threads", ctypes.c_int32),
+        ("n_threads_batch", ctypes.c_int32),
+        ("_36", ctypes.c_byte * 16),
+        ("flash_attn_type", ctypes.c_int32),
+        ("_56", ctypes.c_byte * 48),
+        ("type_k", ctypes.c_int32),
+        ("type_v", ctypes.c_int32),
+        ("_112", ctypes.c_byte * 56),
+    ]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        ("n_tokens", ctypes.c_int32),
+        ("token", ctypes.c_void_p),
+        ("embd", ctypes.c_void_p),
+        ("pos", ctypes.c_void_p),
+        ("n_seq_id", ctypes.c_void_p),
+        ("seq_id", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+    ]
+
+
+class EngineError(RuntimeError):
+    """The engine refused, or is not the build that this code knows."""
+
+
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_SILENT = _LOG(lambda level, text, data: None)
+
+
+def _find_library() -> Path:
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or not spec.submodule_search_locations:
+        raise EngineError("xllamacpp is not installed: scripts/setup installs it, or pip does")
+    for folder in spec.submodule_search_locations:
+        library = Path(folder) / "xllamacpp.abi3.so"
+        if library.exists():
+            return library
+    raise EngineError(f"no xllamacpp.abi3.so in {list(spec.submodule_search_locations)}")
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    pointer, size, i32, u32 = (
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int32,
+        ctypes.c_uint32,
+    )
+    text, flag = ctypes.c_char_p, ctypes.c_bool
+    signatures: dict[str, tuple[object, list[object]]] = {
+        "llama_log_set": (None, [_LOG, pointer]),
+        "llama_backend_init": (None, []),
+        "llama_model_default_params": (_ModelParams, []),
+        "llama_context_default_params": (_ContextParams, []),
+        "llama_model_load_from_file": (pointer, [text, _ModelParams]),
+        "llama_init_from_model": (pointer, [pointer, _ContextParams]),
+        "llama_free": (None, [pointer]),
+        "llama_model_free": (None, [pointer]),
+        "llama_model_get_vocab": (pointer, [pointer]),
+        "llama_model_n_layer": (i32, [pointer]),
+        "llama_model_n_swa": (i32, [pointer]),
+        "llama_model_rope_type": (i32, [pointer]),
+        "llama_model_desc": (i32, [pointer, text, size]),
+        "llama_vocab_n_tokens": (i32, [pointer]),
+        "llama_vocab_is_eog": (flag, [pointer, i32]),
+        "llama_tokenize": (i32, [pointer, text, i32, pointer, i32, flag, flag]),
+        "llama_token_to_piece": (i32, [pointer, i32, text, i32, i32, flag]),
+        "llama_batch_get_one": (_Batch, [pointer, i32]),
+        "llama_decode": (i32, [pointer, _Batch]),
+        "llama_get_logits_ith": (pointer, [pointer, i32]),
+        "llama_get_memory": (pointer, [pointer]),
+        "llama_memory_clear": (None, [pointer, flag]),
+        "llama_state_seq_get_size": (size, [pointer, i32]),
+        "llama_state_seq_get_data": (size, [pointer, pointer, size, i32]),
+        "llama_state_seq_set_data": (size, [pointer, pointer, size, i32]),
+        "llama_print_system_info": (text, []),
+        "llama_n_ctx": (u32, [pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library
+
+
+def _check_layout(defaults: _ContextParams) -> None:
+    if ctypes.sizeof(_ContextParams) != CONTEXT_PARAMS_BYTES:
+        raise EngineError("the context's parameters are not laid out as expected")
+    seen = (
+        defaults.n_ctx,
+        defaults.n_batch,
+        defaults.n_ubatch,
+        defaults.n_seq_max,
+        defaults.flash_attn_type,
+        defaults.type_k,
+        defaults.type_v,
+    )
+    if seen != (512, 2048, 512, 1, -1, TYPE_F16, TYPE_F16):
+        raise EngineError(f"this llama.cpp build has other context parameters: {seen}")
+
+
+class Engine:
+    """A model and a context of one sequence, set so that KV bits do not depend on batching.
+
+    Parameters
+    ----------
+    model
+        A GGUF file.
+    context_tokens
+        The context's length.
+    threads
+        Threads of a decode; two on busy cores are slower than one.
+
+    Raises
+    ------
+    EngineError
+        When the build is unknown, the model cannot be loaded, or its cells cannot be cut (sliding
+        windows, several positions a cell); the message names why.
+    """
+
+    def __init__(self, model: str | Path, *, context_tokens: int, threads: int = 1) -> None:
+        if not Path(model).is_file():
+            raise EngineError(f"{model} is no file")
+        self._library = _load(_find_library())
+        self._library.llama_log_set(_SILENT, None)
+        self._library.llama_backend_init()
+        params = self._library.llama_context_default_params()
+        _check_layout(params)
+        self._model = self._library.llama_model_load_from_file(
+            str(model).encode(), self._library.llama_model_default_params()
+        )
+        if not self._model:
+            raise EngineError(f"llama.cpp cannot load {model}: is it a whole GGUF file?")
+        self._refuse_what_cannot_be_cut()
+        params.n_ctx = (context_tokens + 255) // 256 * 256
+        params.n_batch = params.n_ctx
+        params.n_ubatch = 32  # from 64 up KV bits depend on how a prompt was split
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = 1
+        self._context = self._library.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise EngineError("llama.cpp cannot make a context: too little memory?")
+        self._vocab = self._library.llama_model_get_vocab(self._model)
+
+    def _refuse_what_cannot_be_cut(self) -> None:
+        window = self._library.llama_model_n_swa(self._model)
+        if window > 0:
+            raise EngineError(
+                f"a sliding window (SWA, {window} tokens): its cells cannot be cut by token"
+            )
+        rope = self._library.llama_model_rope_type(self._model)
+        if rope in MULTI_ROPE:
+            raise EngineError(f"{MULTI_ROPE[rope]}: a cell has several positions and cannot be cut")
+
+    @property
+    def layers(self) -> int:
+        """How many layers the model has."""
+        return int(self._library.llama_model_n_layer(self._model))
+
+    @property
+    def context_tokens(self) -> int:
+        """The context's length in tokens."""
+        return int(self._library.llama_n_ctx(self._context))
+
+    @property
+    def description(self) -> str:
+        """The model in the engine's words."""
+        buffer = ctypes.create_string_buffer(256)
+        self._library.llama_model_desc(self._model, buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
+    @property
+    def build(self) -> str:
+        """The engine's build: KV bytes of another one are not comparable."""
+        return "xllamacpp " + importlib.metadata.version("xllamacpp")
+
+    @property
+    def isa(self) -> str:
+        """What the CPU kernels were chosen by."""
+        return str(self._library.llama_print_system_info().decode().strip())
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of ``text``, with the model's own start token."""
+        raw = text.encode()
+        room = (ctypes.c_int32 * (len(raw) + 16))()
+        count = self._library.llama_tokenize(
+            self._vocab, raw, len(raw), room, len(room), True, False
+        )
+        if count < 0:
+            raise EngineError("llama.cpp cannot tokenize the prompt")
+        return list(room[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for."""
+        buffer = ctypes.create_string_buffer(256)
+        length = self._library.llama_token_to_piece(
+            self._vocab, token, buffer, len(buffer), 0, False
+        )
+        return buffer.raw[: max(length, 0)]
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a generation."""
+        return bool(self._library.llama_vocab_is_eog(self._vocab, token))
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """Computes ``tokens`` behind what the context holds; at most the context's length."""
+        array = (ctypes.c_int32 * len(tokens))(*tokens)
+        batch = self._library.llama_batch_get_one(array, len(tokens))
+        status = self._library.llama_decode(self._context, batch)
+        if status != 0:
+            raise EngineError(f"llama_decode answered {status} for {len(tokens)} tokens")
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits of the last decoded token, float32, one a vocabulary entry (a copy)."""
+        count = self._library.llama_vocab_n_tokens(self._vocab)
+        address = self._library.llama_get_logits_ith(self._context, -1)
+        if not address:
+            raise EngineError("no logits: nothing was decoded")
+        view = (ctypes.c_float * count).from_address(address)
+        return np.frombuffer(view, dtype=np.float32).copy()
+
+    def clear(self) -> None:
+        """Forgets the sequence."""
+        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+
+    def state(self) -> npt.NDArray[np.uint8]:
+        """The sequence's state as the engine writes it, uint8, one dimension."""
+        size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
+        blob = np.empty(size, dtype=np.uint8)
+        written = self._library.llama_state_seq_get_data(
+            self._context, blob.ctypes.data, size, SEQUENCE
+        )
+        if written != size:
+            raise EngineError(f"the engine wrote {written} of {size} bytes of state")
+        return blob
+
+    def set_state(self, blob: npt.NDArray[np.uint8]) -> bool:
+        """Restores a state; False, with an empty sequence, when the engine refuses it."""
+        read = self._library.llama_state_seq_set_data(
+            self._context, blob.ctypes.data, blob.size, SEQUENCE
+        )
+        if read == blob.size:
+            return True
+        self.clear()
+        return False
+
+    def close(self) -> None:
+        """Frees context and model."""
+        self._library.llama_free(self._context)
+        self._library.llama_model_free(self._model)
