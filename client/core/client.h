@@ -28,7 +28,7 @@ namespace terrace {
 struct ClientOptions {
   std::string socket;  // empty: $TERRACE_SOCKET, else $XDG_RUNTIME_DIR/terrace/terraced.sock, else
                        // /run/terrace/terraced.sock
-  std::string client_name;  // for status; empty: the process' name
+  std::string client_name = {};  // for status; empty: the process' name
   int64_t connect_timeout_ns = 2'000'000'000;
   bool reconnect = true;
   // False: the payloads travel in messages, as they do when the daemon's layout is of another

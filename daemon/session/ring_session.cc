@@ -20,6 +20,8 @@ namespace {
 
 constexpr uint64_t kMemoryBytes = (sizeof(shm::SessionMemory) + 4095) / 4096 * 4096;
 constexpr int64_t kGetDeadlineNsDefault = kNsPerSecond;
+// Doorbell messages taken at a time: who sends without end gets no more of the shard than this.
+constexpr int kDoorbellReadsMax = 64;
 
 shm::ChunkKey KeyOf(const shm::KeyEntry& entry) {
   shm::ChunkKey key;
@@ -73,9 +75,9 @@ void RingSession::Break(std::string what) {
 
 bool RingSession::Poll(int64_t now_ns) {
   if (closed_ || !broken_.empty()) return false;
-  DrainTouches();
   const uint32_t tail = shared_->submit_tail.load(std::memory_order_acquire);
   if (tail == submit_head_) return false;
+  DrainTouches();
   if (tail - submit_head_ > shm::kRequestCount) {
     Break("its submission ring's tail jumped");
     return true;
@@ -338,12 +340,12 @@ void RingSession::AnnounceAwake() {
 
 bool RingSession::DrainDoorbell() {
   char byte[16];
-  for (;;) {
+  for (int reads = 0; reads < kDoorbellReadsMax; ++reads) {
     const ssize_t got = recv(doorbell_.get(), byte, sizeof byte, MSG_DONTWAIT);
-    if (got > 0) continue;
-    if (got < 0 && errno == EINTR) continue;
+    if (got > 0 || (got < 0 && errno == EINTR)) continue;
     return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
   }
+  return true;  // the rest rings again
 }
 
 uint64_t RingSession::touches_dropped() const {

@@ -27,7 +27,10 @@ class RingSession {
                                                      uint64_t boot_epoch);
   ~RingSession();
 
-  // Takes what was submitted.  True when there was any.
+  // Tells the policy of the uses that the client noted.
+  void DrainTouches();
+
+  // Takes what was submitted, after the touches noted before it.  True when there was any.
   bool Poll(int64_t now_ns);
 
   // Looks again at gets that wait: something settled, or a deadline may have passed.
@@ -69,7 +72,6 @@ class RingSession {
 
   RingSession(SessionId id, ChunkStore& store) : id_(id), store_(store) {}
 
-  void DrainTouches();
   void Break(std::string what);
   bool Accept(const shm::SubmissionEntry& entry);
   void Execute(const shm::SubmissionEntry& entry, int64_t now_ns);

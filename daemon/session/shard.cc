@@ -48,11 +48,13 @@ class Shard::Impl {
   };
 
   struct SettledWait {
+    WaitId id = 0;
     std::string tenant;
     int64_t deadline_ns = 0;
     std::function<bool(bool)> look;
   };
   struct DescriptorWait {
+    WaitId id = 0;
     std::string tenant;
     uint64_t epoch = 0;
     std::function<void()> changed;
@@ -84,6 +86,7 @@ class Shard::Impl {
   std::map<std::string, Tenant, std::less<>> tenants_;
   std::map<SessionId, std::unique_ptr<Session>> sessions_;
   SessionId next_session_ = 1;
+  WaitId next_wait_ = 1;
   std::vector<SettledWait> settled_waits_;
   std::vector<DescriptorWait> descriptor_waits_;
 };
@@ -120,6 +123,10 @@ void Shard::Impl::Run() {
 
 bool Shard::Impl::ServeRings(int64_t now_ns) {
   bool busy = false;
+  // Everybody's uses are told before anybody's put makes the policy choose a victim.
+  for (auto& [id, session] : sessions_) {
+    if (session->rings != nullptr && !session->closed) session->rings->DrainTouches();
+  }
   for (auto& [id, session] : sessions_) {
     if (session->rings == nullptr || session->closed) continue;
     if (!session->rings->Poll(now_ns)) continue;
@@ -316,21 +323,26 @@ Result<SessionDescriptors> Shard::Attach(SessionId id) {
   if (session.rings != nullptr) {
     return Status(StatusCode::kInvalid, "the session is attached already");
   }
-  Result<std::unique_ptr<RingSession>> rings =
-      RingSession::Create(id, *session.store, session.store->options().boot_epoch);
-  if (!rings.ok()) return rings.status();
-  session.rings = *std::move(rings);
-
   SessionDescriptors out;
   Result<UniqueFd> index = session.store->index().memory().OpenReadOnly();
   if (!index.ok()) return index.status();
   out.index = *std::move(index);
   out.index_bytes = session.store->index().memory().bytes();
+
+  Result<std::unique_ptr<RingSession>> rings =
+      RingSession::Create(id, *session.store, session.store->options().boot_epoch);
+  if (!rings.ok()) return rings.status();
+  session.rings = *std::move(rings);
   out.memory = session.rings->memory().fd().Duplicate();
   out.memory_bytes = session.rings->memory().bytes();
   out.doorbell = session.rings->TakeClientDoorbell();
-  session.doorbell = std::make_unique<asio::posix::stream_descriptor>(
-      impl_->io_, session.rings->DuplicateDoorbell().Release());
+  UniqueFd doorbell = session.rings->DuplicateDoorbell();
+  if (!out.memory.valid() || !doorbell.valid()) {
+    impl_->Died(id);  // nobody has seen its memory yet
+    return Status(StatusCode::kBusy, "the daemon is out of descriptors: end a session");
+  }
+  session.doorbell =
+      std::make_unique<asio::posix::stream_descriptor>(impl_->io_, doorbell.Release());
   if (session.request.pidfd.valid()) {
     session.pidfd = std::make_unique<asio::posix::stream_descriptor>(
         impl_->io_, session.request.pidfd.Release());
@@ -385,15 +397,24 @@ std::vector<SessionSummary> Shard::sessions() const {
   return all;
 }
 
-void Shard::WaitSettled(std::string_view tenant, int64_t deadline_ns,
-                        std::function<bool(bool)> look) {
-  if (look(false)) return;
-  impl_->settled_waits_.push_back({std::string(tenant), deadline_ns, std::move(look)});
+Shard::WaitId Shard::WaitSettled(std::string_view tenant, int64_t deadline_ns,
+                                 std::function<bool(bool)> look) {
+  if (look(false)) return 0;
+  const WaitId id = impl_->next_wait_++;
+  impl_->settled_waits_.push_back({id, std::string(tenant), deadline_ns, std::move(look)});
+  return id;
 }
 
-void Shard::WaitDescriptors(std::string_view tenant, uint64_t epoch,
-                            std::function<void()> changed) {
-  impl_->descriptor_waits_.push_back({std::string(tenant), epoch, std::move(changed)});
+Shard::WaitId Shard::WaitDescriptors(std::string_view tenant, uint64_t epoch,
+                                     std::function<void()> changed) {
+  const WaitId id = impl_->next_wait_++;
+  impl_->descriptor_waits_.push_back({id, std::string(tenant), epoch, std::move(changed)});
+  return id;
+}
+
+void Shard::CancelWait(WaitId wait) {
+  std::erase_if(impl_->settled_waits_, [wait](const auto& at) { return at.id == wait; });
+  std::erase_if(impl_->descriptor_waits_, [wait](const auto& at) { return at.id == wait; });
 }
 
 }  // namespace terrace

@@ -84,12 +84,17 @@ class Shard {
   std::vector<std::string> tenants() const;
   std::vector<SessionSummary> sessions() const;
 
+  // Names a wait, for CancelWait; 0: nothing waits.
+  using WaitId = uint64_t;
+
   // Calls `look` now, and again whenever a filling key of the tenant settled, until it answers
   // true; with `expired` set once `deadline_ns` has passed, and never after that.
-  void WaitSettled(std::string_view tenant, int64_t deadline_ns,
-                   std::function<bool(bool expired)> look);
-  // Calls `changed` once the tenant's descriptor epoch is not `epoch`; perhaps at once.
-  void WaitDescriptors(std::string_view tenant, uint64_t epoch, std::function<void()> changed);
+  WaitId WaitSettled(std::string_view tenant, int64_t deadline_ns,
+                     std::function<bool(bool expired)> look);
+  // Calls `changed` once the tenant's descriptor epoch is not `epoch`.
+  WaitId WaitDescriptors(std::string_view tenant, uint64_t epoch, std::function<void()> changed);
+  // Its function is dropped, not called; nothing happens when the wait is over.
+  void CancelWait(WaitId wait);
 
  private:
   class Impl;

@@ -34,7 +34,20 @@ class ChunkSpace(Protocol):
 class Spaces(Protocol):
     """What the cache needs of a `terrace_kv.Client`."""
 
-    def namespace(self, name: str, **identity: Any) -> Any: ...
+    def namespace(
+        self,
+        name: str,
+        *,
+        model: str = "",
+        weights_digest: str = "",
+        dtype: str = "",
+        layout: str = "",
+        tokens_per_chunk: int = 0,
+        hash_algorithm: str = "",
+        hash_seed: str = "",
+        engine_build: str = "",
+        isa: str = "",
+    ) -> Any: ...
 
 
 @dataclass

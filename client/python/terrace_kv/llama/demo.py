@@ -101,14 +101,11 @@ def _spawn(name: str, socket: str, folder: str) -> dict[str, Any]:
 
 
 def _table(cold: dict[str, Any], warm: dict[str, Any], result: dict[str, Any]) -> str:
-    rows = [
-        ("", "cold", "warm, another process", "ratio"),
-        ("time to first token, CPU ms", cold["cpu_ms"], warm["cpu_ms"]),
-        ("time to first token, wall ms", cold["ttft_ms"], warm["ttft_ms"]),
-    ]
-    lines = [f"{rows[0][0]:<30}{rows[0][1]:>12}{rows[0][2]:>24}{rows[0][3]:>9}"]
-    for name, before, after in rows[1:]:
-        lines.append(f"{name:<30}{before:>12.1f}{after:>24.1f}{after / before:>9.4f}")
+    lines = [f"{'':<30}{'cold':>12}{'warm, another process':>24}{'ratio':>9}"]
+    for name, key in (("CPU", "cpu_ms"), ("wall", "ttft_ms")):
+        before, after = cold[key], warm[key]
+        label = f"time to first token, {name} ms"
+        lines.append(f"{label:<30}{before:>12.1f}{after:>24.1f}{after / before:>9.4f}")
     lines.append(
         f"tokens {result['tokens']}, restored {result['restored_tokens']}; logits equal: "
         f"{result['logits_equal']}; {PREDICT} greedy tokens equal: {result['continuation_equal']}"

@@ -65,9 +65,9 @@ def weights_digest(model: str | Path) -> str:
     known[identity] = digest
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
-            json.dump(known, file)
-        os.replace(file.name, cache)
+        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as fresh:
+            json.dump(known, fresh)
+        os.replace(fresh.name, cache)
     except OSError:
         pass
     return digest

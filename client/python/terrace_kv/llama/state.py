@@ -108,12 +108,12 @@ def _stream_head(blob: Bytes, start: int, layers: int, cells: int) -> tuple[int,
     """Type and row bytes of K or V, the same in every layer."""
     if start + STREAM_HEAD.size > blob.size:
         raise StateError("the state ends before its layers")
-    kind, row = STREAM_HEAD.unpack_from(blob, start)
+    kind, row = STREAM_HEAD.unpack_from(blob.data, start)
     stride = STREAM_HEAD.size + cells * row
     if row == 0 or start + layers * stride > blob.size:
         raise StateError(f"rows of {row} bytes do not fit the state's length")
     for layer in range(1, layers):
-        if STREAM_HEAD.unpack_from(blob, start + layer * stride) != (kind, row):
+        if STREAM_HEAD.unpack_from(blob.data, start + layer * stride) != (kind, row):
             raise StateError(f"layer {layer} has another type or row than layer 0")
     return kind, row
 
@@ -133,7 +133,7 @@ def parse(blob: Bytes) -> tuple[Geometry, int]:
     """
     if blob.size < HEAD.size + KV_HEAD.size:
         raise StateError(f"{blob.size} bytes are no state")
-    magic, _sequence, streams, cells = HEAD.unpack_from(blob, 0)
+    magic, _sequence, streams, cells = HEAD.unpack_from(blob.data, 0)
     if magic != MAGIC:
         raise StateError(f"magic {magic:#x} instead of {MAGIC:#x}")
     if streams != 1:
@@ -141,7 +141,9 @@ def parse(blob: Bytes) -> tuple[Geometry, int]:
     if _k_start(cells) > blob.size:
         raise StateError("the state ends before its cells")
     _check_cells(blob, cells)
-    transposed, layers, rot_k, rot_v = KV_HEAD.unpack_from(blob, _k_start(cells) - KV_HEAD.size)
+    transposed, layers, rot_k, rot_v = KV_HEAD.unpack_from(
+        blob.data, _k_start(cells) - KV_HEAD.size
+    )
     if transposed != 0:
         raise StateError("V is transposed: flash attention is off")
     if not 0 < layers <= 4096:
@@ -179,19 +181,21 @@ def join(chunks: Sequence[Bytes], geometry: Geometry, chunk_tokens: int) -> Byte
     """
     cells, layers = len(chunks) * chunk_tokens, geometry.layers
     blob = np.empty(geometry.blob_bytes(cells), dtype=np.uint8)
-    HEAD.pack_into(blob, 0, MAGIC, 0, 1, cells)
+    HEAD.pack_into(blob.data, 0, MAGIC, 0, 1, cells)
     table = blob[HEAD.size : HEAD.size + cells * CELL_BYTES].view("<i4").reshape(cells, 3)
     table[:, 0] = np.arange(cells, dtype=np.int32)
     table[:, 1] = 1
     table[:, 2] = 0
-    KV_HEAD.pack_into(blob, _k_start(cells) - KV_HEAD.size, 0, layers, *geometry.rotations)
+    KV_HEAD.pack_into(blob.data, _k_start(cells) - KV_HEAD.size, 0, layers, *geometry.rotations)
     k_bytes = layers * chunk_tokens * geometry.k_row
     for start, kind, row, part in (
         (_k_start(cells), geometry.k_type, geometry.k_row, slice(0, k_bytes)),
         (_v_start(geometry, cells), geometry.v_type, geometry.v_row, slice(k_bytes, None)),
     ):
         for layer in range(layers):
-            STREAM_HEAD.pack_into(blob, start + layer * (STREAM_HEAD.size + cells * row), kind, row)
+            STREAM_HEAD.pack_into(
+                blob.data, start + layer * (STREAM_HEAD.size + cells * row), kind, row
+            )
         streams = _streams(blob, start, layers, cells, row)
         width = chunk_tokens * row
         for index, chunk in enumerate(chunks):
