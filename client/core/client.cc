@@ -76,13 +76,12 @@ struct Client::Impl {
   Result<T> CallAdmin(std::function<Delivered<T>(rpc::Admin::Client)> call) {
     return connection().Call<T>([call = std::move(call)](Link& link) {
       using Reply = capnp::Response<rpc::Terrace::AdminResults>;
-      return link.terrace.adminRequest().send().then(
-          [call](Reply&& reply) -> Delivered<T> {
-            if (reply.getStatus().getCode() != rpc::Code::OK) {
-              return Delivery<T>(FromRpc(reply.getStatus()));
-            }
-            return call(reply.getAdmin());
-          });
+      return link.terrace.adminRequest().send().then([call](Reply&& reply) -> Delivered<T> {
+        if (reply.getStatus().getCode() != rpc::Code::OK) {
+          return Delivery<T>(FromRpc(reply.getStatus()));
+        }
+        return call(reply.getAdmin());
+      });
     });
   }
 };

@@ -109,9 +109,9 @@ void Connection::Renew(const std::shared_ptr<NamespaceState>& state) {
   if (!state->BeginRenewal()) return;
   const bool posted = Post([this, state](Link* link) {
     if (link == nullptr) return state->EndRenewal();
-    AddCall(StartRegistration(*link, state)
-                .then([](Delivery<bool>&&) {})
-                .attach(kj::defer([state] { state->EndRenewal(); })));
+    AddCall(StartRegistration(*link, state).then([](Delivery<bool>&&) {}).attach(kj::defer([state] {
+      state->EndRenewal();
+    })));
   });
   if (!posted) state->EndRenewal();
 }

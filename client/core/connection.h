@@ -73,8 +73,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Runs `start` on the library's thread and waits for what its promise gives: at most
   // kCallTimeoutNs, then kDeadline.  kUnavailable at once without a daemon.
   template <typename T>
-  Result<T> Call(std::function<Delivered<T>(Link&)> start,
-                 int64_t timeout_ns = kCallTimeoutNs);
+  Result<T> Call(std::function<Delivered<T>(Link&)> start, int64_t timeout_ns = kCallTimeoutNs);
 
   // Registers and keeps registered for as long as the state lives.
   Status Register(const std::shared_ptr<NamespaceState>& state);

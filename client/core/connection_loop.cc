@@ -38,7 +38,8 @@ class SignalsKept {
   }
 
  private:
-  struct sigaction usr1_ {}, pipe_ {};
+  struct sigaction usr1_ {
+  }, pipe_{};
 };
 
 kj::AsyncIoContext SetUpIo() {
@@ -117,9 +118,8 @@ void Connection::Loop::Run() {
 
 template <typename T>
 T Connection::Loop::Within(kj::Promise<T> promise) {
-  auto stopped = stopped_.addBranch().then([]() -> kj::Promise<T> {
-    return KJ_EXCEPTION(DISCONNECTED, "the client is closing");
-  });
+  auto stopped = stopped_.addBranch().then(
+      []() -> kj::Promise<T> { return KJ_EXCEPTION(DISCONNECTED, "the client is closing"); });
   return io_.provider->getTimer()
       .timeoutAfter(owner_.options_.connect_timeout_ns * kj::NANOSECONDS,
                     promise.exclusiveJoin(kj::mv(stopped)))
@@ -131,8 +131,7 @@ Status Connection::Loop::Serve() {
   if (!fd.ok()) return fd.status();
   using Wrap = kj::LowLevelAsyncIoProvider;
   Wire wire(io_.lowLevelProvider->wrapUnixSocketFd(
-      fd->Release(),
-      Wrap::TAKE_OWNERSHIP | Wrap::ALREADY_CLOEXEC | Wrap::ALREADY_NONBLOCK));
+      fd->Release(), Wrap::TAKE_OWNERSHIP | Wrap::ALREADY_CLOEXEC | Wrap::ALREADY_NONBLOCK));
   // The link's capabilities and the calls go before the wire.
   const auto unlinked = kj::defer([this] {
     owner_.calls_ = nullptr;
@@ -169,7 +168,8 @@ Status Connection::Loop::OpenSession(Wire& wire) {
   request.setClientName(owner_.options_.client_name.c_str());
   const bool wanted = owner_.options_.shared_memory;
   request.setLayoutVersion(wanted ? shm::kSessionLayoutVersion : 0);
-  const auto opened = Within(kj::Promise<capnp::Response<rpc::Terrace::OpenResults>>(request.send()));
+  const auto opened =
+      Within(kj::Promise<capnp::Response<rpc::Terrace::OpenResults>>(request.send()));
   if (opened.getStatus().getCode() != rpc::Code::OK) return FromRpc(opened.getStatus());
   link_ = std::make_unique<Link>(
       Link{.terrace = kj::mv(terrace), .session = opened.getSession(), .mapped = nullptr});
@@ -196,11 +196,11 @@ Status Connection::Loop::Attach(uint64_t boot_epoch) {
   Result<Mapping> memory_map =
       Mapping::MapReadWrite(KJ_ASSERT_NONNULL(memory_fd), attached.getMemoryBytes());
   if (!memory_map.ok()) return memory_map.status();
-  Session::Parts parts{.index = *std::move(index_map),
-                       .memory = *std::move(memory_map),
-                       .doorbell = UniqueFd(fcntl(KJ_ASSERT_NONNULL(doorbell_fd),
-                                                  F_DUPFD_CLOEXEC, 0)),
-                       .boot_epoch = boot_epoch};
+  Session::Parts parts{
+      .index = *std::move(index_map),
+      .memory = *std::move(memory_map),
+      .doorbell = UniqueFd(fcntl(KJ_ASSERT_NONNULL(doorbell_fd), F_DUPFD_CLOEXEC, 0)),
+      .boot_epoch = boot_epoch};
   auto wake = [weak = owner_.weak_from_this()] {
     const std::shared_ptr<Connection> connection = weak.lock();
     if (connection != nullptr) connection->RequestHousekeeping();
@@ -253,13 +253,13 @@ kj::Promise<bool> Connection::Loop::MapSegments() {
                                .generation = segment.getGeneration()};
       auto descriptor = segment.getDescriptor();
       auto fd = descriptor.getFd();
-      mapped.add(fd.then([session = link_->mapped, place, bytes = segment.getBytes()](
-                             kj::Maybe<int> open) {
-                      KJ_IF_MAYBE(number, open) {
-                        return session->maps().Map(place, bytes, *number).ok();
-                      }
-                      return false;
-                    }).attach(kj::mv(descriptor)));
+      mapped.add(fd.then([session = link_->mapped, place,
+                          bytes = segment.getBytes()](kj::Maybe<int> open) {
+                     KJ_IF_MAYBE (number, open) {
+                       return session->maps().Map(place, bytes, *number).ok();
+                     }
+                     return false;
+                   }).attach(kj::mv(descriptor)));
     }
     segments_epoch_ = reply->getEpoch();
     const bool more = reply->getMore();

@@ -19,8 +19,8 @@ Word* generation_word = nullptr;
 void ForgetInChild() { generation_word->store(0, std::memory_order_relaxed); }
 
 Word* MakeWord() {
-  void* const page = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const page =
+      mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   TERRACE_CHECK(page != MAP_FAILED);
   generation_word = new (page) Word(0);
   // Either suffices.  The kernel's wipe also sees a clone() that runs no handlers; the handler also

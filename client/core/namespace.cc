@@ -235,10 +235,9 @@ size_t Namespace::RestorablePrefix(std::span<const shm::ChunkKey> keys) const {
   }
   const MatchResult matched = Match(all);
   if (matched.status != StatusCode::kOk) return 0;
-  return terrace::RestorablePrefix(
-      keys.size(), ranks, trailing, [&](size_t index, uint16_t part) {
-        return matched.states[part * keys.size() + index] == KeyState::kReady;
-      });
+  return terrace::RestorablePrefix(keys.size(), ranks, trailing, [&](size_t index, uint16_t part) {
+    return matched.states[part * keys.size() + index] == KeyState::kReady;
+  });
 }
 
 std::vector<GetResult> Namespace::Get(std::span<const shm::ChunkKey> keys,

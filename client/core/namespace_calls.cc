@@ -55,8 +55,8 @@ std::vector<StatusCode> Namespace::Prefetch(std::span<const shm::ChunkKey> keys,
   if (at->session == nullptr) {
     return RemoteCalls{impl_->client->connection(), at->ref.id}.Prefetch(keys, timeout_ns);
   }
-  std::vector<StatusCode> codes = CallEachKey(
-      *at, keys, {.op = shm::Op::kPrefetch, .timeout_ns = timeout_ns, .argument = 0});
+  std::vector<StatusCode> codes =
+      CallEachKey(*at, keys, {.op = shm::Op::kPrefetch, .timeout_ns = timeout_ns, .argument = 0});
   if (AnyStale(codes)) impl_->Renew();
   return codes;
 }

@@ -21,8 +21,8 @@ uint32_t PinAllocator::Acquire() {
     uint64_t bits = taken.load(std::memory_order_relaxed);
     while (bits != UINT64_MAX) {
       const auto bit = static_cast<uint32_t>(std::countr_one(bits));
-      if (taken.compare_exchange_weak(bits, bits | (uint64_t{1} << bit),
-                                      std::memory_order_seq_cst, std::memory_order_relaxed)) {
+      if (taken.compare_exchange_weak(bits, bits | (uint64_t{1} << bit), std::memory_order_seq_cst,
+                                      std::memory_order_relaxed)) {
         if (step != 0) start_group = group;
         return group * kGroupPins + bit;
       }

@@ -26,8 +26,8 @@ struct PutTicket::Batch {
     StatusCode status = StatusCode::kUnavailable;  // once ended
     Step step = Step::kEnded;
     uint64_t claim = 0;
-    std::byte* record = nullptr;            // header, then the payload
-    std::shared_ptr<Mapping> mapping;       // holds `record` in shared memory
+    std::byte* record = nullptr;       // header, then the payload
+    std::shared_ptr<Mapping> mapping;  // holds `record` in shared memory
     std::unique_ptr<std::byte, void (*)(void*)> buffer{nullptr, std::free};  // or in messages
   };
 
@@ -222,9 +222,9 @@ void PutTicket::Batch::SendMessages() {
   std::vector<size_t> sent;
   for (size_t i = 0; i < items.size(); ++i) {
     if (items[i].step != Step::kFilled) continue;
-    messages.push_back({.key = items[i].request.key,
-                        .payload = {items[i].record + shm::kRecordHeaderBytes,
-                                    items[i].request.payload_bytes}});
+    messages.push_back(
+        {.key = items[i].request.key,
+         .payload = {items[i].record + shm::kRecordHeaderBytes, items[i].request.payload_bytes}});
     sent.push_back(i);
   }
   const int64_t left_ns = std::max<int64_t>(deadline_ns - MonotonicNs(), 0);
@@ -313,8 +313,7 @@ Result<PutTicket> Namespace::BeginPut(std::span<const PutRequest> requests, int6
   if (at == nullptr) return Status(StatusCode::kUnavailable, "the daemon is away");
   const int64_t deadline_ns = MonotonicNs() + timeout_ns;
   PutTicket ticket;
-  ticket.batch_ =
-      std::make_unique<PutTicket::Batch>(impl_->client, *at, requests, deadline_ns);
+  ticket.batch_ = std::make_unique<PutTicket::Batch>(impl_->client, *at, requests, deadline_ns);
   Status begun = ticket.batch_->Begin();
   if (!begun.ok()) return begun;
   return ticket;

@@ -100,8 +100,7 @@ void RequestQueue::RingDoorbell() {
   if (memory_.daemon_sleeping.load(std::memory_order_seq_cst) == 0) return;
   // A full socket already holds a byte that wakes; a broken one is the connection's to notice.
   const char byte = 0;
-  [[maybe_unused]] const ssize_t sent =
-      send(doorbell_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+  [[maybe_unused]] const ssize_t sent = send(doorbell_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void RequestQueue::Drain(std::vector<std::shared_ptr<PendingRequest>>* orphans) {
@@ -215,8 +214,9 @@ void RequestQueue::AwaitTail(uint32_t seen, int64_t until_ns) {
 }
 
 void RequestQueue::WakeAll() {
-  // A thread may have looked at `dead` just before it was set and be on its way into the wait, which
-  // no change of the word would stop: wake until none is left.  Each leaves on its own after one.
+  // A thread may have looked at `dead` just before it was set and be on its way into the wait,
+  // which no change of the word would stop: wake until none is left.  Each leaves on its own after
+  // one.
   while (waiting_.load(std::memory_order_seq_cst) != 0) {
     syscall(SYS_futex, &memory_.complete_tail, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
     sched_yield();

@@ -57,9 +57,9 @@ class RequestQueue {
   Result<std::shared_ptr<PendingRequest>> Submit(const Submission& submission,
                                                  int64_t wait_until_ns);
 
-  // Waits for the answer: kOk when it is there, whatever it says, or kDeadline or kUnavailable, after
-  // which the request is abandoned and must not be looked at again.  Of a dead session's requests `orphaned`
-  // is told at once: their results say kUnavailable.
+  // Waits for the answer: kOk when it is there, whatever it says, or kDeadline or kUnavailable,
+  // after which the request is abandoned and must not be looked at again.  Of a dead session's
+  // requests `orphaned` is told at once: their results say kUnavailable.
   StatusCode Wait(PendingRequest& request, int64_t until_ns);
 
   // Nobody will ask for the answer.

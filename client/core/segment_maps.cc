@@ -60,8 +60,8 @@ Status SegmentMaps::Map(const KnownSegment& segment, uint64_t bytes, int fd) {
                                             std::to_string(bytes) + " bytes is not of the index");
   }
   // Outside the lock: mapping may take long, and only the library's thread maps.
-  Result<Mapping> mapping = segment.writable != 0 ? Mapping::MapReadWrite(fd, bytes)
-                                                  : Mapping::MapReadOnly(fd, bytes);
+  Result<Mapping> mapping =
+      segment.writable != 0 ? Mapping::MapReadWrite(fd, bytes) : Mapping::MapReadOnly(fd, bytes);
   if (!mapping.ok()) return mapping.status();
 
   const std::lock_guard lock(mutex_);

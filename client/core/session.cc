@@ -22,8 +22,7 @@ Status CheckParts(const Session::Parts& parts) {
     return Status(StatusCode::kInvalid, "the session's memory is too short");
   }
   const auto& memory = *reinterpret_cast<const shm::SessionMemory*>(parts.memory.data());
-  if (memory.magic != shm::kSessionMagic ||
-      memory.layout_version != shm::kSessionLayoutVersion ||
+  if (memory.magic != shm::kSessionMagic || memory.layout_version != shm::kSessionLayoutVersion ||
       memory.request_count != shm::kRequestCount || memory.batch_keys_max != shm::kBatchKeysMax ||
       memory.pin_count != shm::kPinCount || memory.touch_count != shm::kTouchCount) {
     return Status(StatusCode::kInvalid, "the session's memory has another layout");
@@ -36,8 +35,7 @@ Status CheckParts(const Session::Parts& parts) {
 
 }  // namespace
 
-Result<std::shared_ptr<Session>> Session::Create(Parts parts,
-                                                 std::function<void()> housekeeping) {
+Result<std::shared_ptr<Session>> Session::Create(Parts parts, std::function<void()> housekeeping) {
   Status checked = CheckParts(parts);
   if (!checked.ok()) return checked;
   return std::shared_ptr<Session>(new Session(std::move(parts), std::move(housekeeping)));

@@ -52,9 +52,7 @@ class TouchRing {
     }
     return false;
   }
-  void Drop(size_t count) {
-    memory_.touches_dropped.fetch_add(count, std::memory_order_relaxed);
-  }
+  void Drop(size_t count) { memory_.touches_dropped.fetch_add(count, std::memory_order_relaxed); }
 
   // Constant after construction.
   shm::SessionMemory& memory_;

@@ -116,6 +116,12 @@ Status Reader::ReadRoot(const toml::table& table, Config* config) const {
         ReadSize(table, "segment", "auto", &config->segment_bytes)}) {
     if (!status.ok()) return status;
   }
+  const uint64_t segment = config->segment_bytes;
+  if (segment != 0 && (segment < kSegmentBytesMin || segment > kSegmentBytesMax ||
+                       (segment & (segment - 1)) != 0)) {
+    return Wrong(*table.get("segment"), "segment",
+                 "use \"auto\" or a power of two from \"2MiB\" to \"1GiB\"");
+  }
   if (const toml::node* node = table.get("policy");
       node != nullptr && config->policy != "gittins" && config->policy != "lru") {
     return Wrong(*node, "policy", "use \"gittins\" or \"lru\"");

@@ -32,6 +32,17 @@ Status FillDram(Config* config) {
   return CheckDramBytes(config->dram_bytes, *machine, config->huge_pages);
 }
 
+// REQUIRES: the shard has not started.
+std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
+  std::string text = "dram " + FormatSize(dram_bytes);
+  for (const std::string& tenant : shard.tenants()) {
+    const ChunkStoreStats stats = shard.store(tenant)->stats();
+    text += "; tenant " + tenant + ": " + std::to_string(stats.segments.total) + " segments of " +
+            FormatSize(stats.segment_bytes) + " on " + FormatSize(stats.page_bytes) + " pages";
+  }
+  return text;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
@@ -43,7 +54,6 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   if (!lock.ok()) return lock.status();
   std::unique_ptr<Daemon> daemon(new Daemon(*std::move(lock)));
   daemon->socket_ = config.socket;
-  daemon->dram_bytes_ = config.dram_bytes;
 
   ShardOptions shard;
   ControlOptions control{.socket = config.socket,
@@ -78,6 +88,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   Result<std::unique_ptr<Shard>> made = Shard::Create(std::move(shard));
   if (!made.ok()) return made.status();
   daemon->shard_ = *std::move(made);
+  daemon->memory_ = DescribeMemory(config.dram_bytes, *daemon->shard_);
   Result<std::unique_ptr<ControlServer>> server =
       ControlServer::Create(std::move(control), *daemon->shard_);
   if (!server.ok()) return server.status();
@@ -87,13 +98,13 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   return daemon;
 }
 
+Daemon::~Daemon() { Stop(); }
+
 void Daemon::Stop() {
-  control_->Stop();
-  shard_->Stop();
+  if (control_ != nullptr) control_->Stop();
+  if (shard_ != nullptr) shard_->Stop();
 }
 
-std::string Daemon::Describe() const {
-  return "serving on " + socket_ + ", dram " + FormatSize(dram_bytes_);
-}
+std::string Daemon::Describe() const { return "serving on " + socket_ + ", " + memory_; }
 
 }  // namespace terrace

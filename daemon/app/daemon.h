@@ -18,6 +18,7 @@ class Daemon {
  public:
   // Fills in what the configuration leaves open, takes the socket, gets the memory, serves.
   static Result<std::unique_ptr<Daemon>> Start(Config config);
+  ~Daemon();
 
   // Ends the connections, then the shard.
   void Stop();
@@ -31,7 +32,7 @@ class Daemon {
 
   InstanceLock lock_;
   std::string socket_;
-  uint64_t dram_bytes_ = 0;
+  std::string memory_;  // of the pool, in words
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<ControlServer> control_;
 };

@@ -2,6 +2,7 @@
 
 #include <capnp/rpc-twoparty.h>
 #include <kj/async-io.h>
+#include <kj/debug.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -16,6 +17,7 @@
 
 #include "daemon/control/terrace_service.h"
 #include "storage/base/clock.h"
+#include "storage/base/limits.h"
 #include "storage/base/log.h"
 
 namespace terrace {
@@ -26,6 +28,13 @@ constexpr int kSoPeerPidfd = 77;
 #else
 constexpr int kSoPeerPidfd = SO_PEERPIDFD;
 #endif
+
+// A session needs one connection; the rest is for `terrace` and others that come and go.
+constexpr uint32_t kConnectionCountMax = 2 * kSessionCountMax;
+// How long calls that copy may go on after Stop.
+constexpr int64_t kDrainNsMax = 4 * kNsPerSecond;
+constexpr auto kDrainPoll = 10 * kj::MILLISECONDS;
+constexpr auto kAcceptRetry = 100 * kj::MILLISECONDS;
 
 Result<UniqueFd> Listen(const std::string& path, uint32_t mode) {
   sockaddr_un address{};
@@ -80,13 +89,15 @@ class ControlServer::Impl final : public kj::TaskSet::ErrorHandler {
     auto stop = kj::newPromiseAndCrossThreadFulfiller<void>();
     stop_ = kj::mv(stop.fulfiller);
     auto receiver = io.lowLevelProvider->wrapListenSocketFd(listener_.get());
+    kj::Timer& timer = io.provider->getTimer();
     {
       kj::TaskSet connections(*this);
       connections_ = &connections;
-      auto accepting = AcceptLoop(*receiver);
+      auto accepting = AcceptLoop(*receiver, timer);
       started.set_value();
       try {
         accepting.exclusiveJoin(kj::mv(stop.promise)).wait(io.waitScope);
+        Drain(timer, MonotonicNs() + kDrainNsMax).wait(io.waitScope);
       } catch (const kj::Exception& exception) {
         LogError(std::string("the control plane ended: ") + exception.getDescription().cStr());
       }
@@ -94,19 +105,39 @@ class ControlServer::Impl final : public kj::TaskSet::ErrorHandler {
     stop_ = nullptr;
   }
 
-  kj::Promise<void> AcceptLoop(kj::ConnectionReceiver& receiver) {
-    return receiver.accept().then([this, &receiver](kj::Own<kj::AsyncIoStream>&& stream) {
-      Serve(stream.downcast<kj::AsyncCapabilityStream>());
-      return AcceptLoop(receiver);
-    });
+  // A connection that cannot be had (no descriptor, a peer that is gone) ends neither the others
+  // nor the loop.
+  kj::Promise<void> AcceptLoop(kj::ConnectionReceiver& receiver, kj::Timer& timer) {
+    return receiver.accept()
+        .then([this](kj::Own<kj::AsyncIoStream>&& stream) -> kj::Promise<void> {
+          Serve(stream.downcast<kj::AsyncCapabilityStream>());
+          return kj::READY_NOW;
+        })
+        .catch_([&timer](kj::Exception&& exception) -> kj::Promise<void> {
+          LogWarning(std::string("a connection is refused: ") + exception.getDescription().cStr());
+          return timer.afterDelay(kAcceptRetry);
+        })
+        .then([this, &receiver, &timer] { return AcceptLoop(receiver, timer); });
   }
 
   void Serve(kj::Own<kj::AsyncCapabilityStream> stream) {
+    KJ_REQUIRE(connection_count_ < kConnectionCountMax, "too many connections");
     Peer peer = PeerOf(*stream);
     auto connection =
         kj::heap<Connection>(kj::mv(stream), kj::heap<TerraceService>(context_, std::move(peer)));
     auto ended = connection->network.onDisconnect();
-    connections_->add(ended.attach(kj::mv(connection)));
+    ++connection_count_;
+    connections_->add(ended.attach(kj::mv(connection), kj::defer([this] { --connection_count_; })));
+  }
+
+  // Until nothing is copied and the last answers have had a turn to be sent.
+  kj::Promise<void> Drain(kj::Timer& timer, int64_t until_ns) {
+    return timer.afterDelay(kDrainPoll).then([this, &timer, until_ns]() -> kj::Promise<void> {
+      bool copying = false;
+      for (const auto& [tenant, chunks] : context_.chunks) copying |= chunks->copying() != 0;
+      if (!copying || MonotonicNs() >= until_ns) return kj::READY_NOW;
+      return Drain(timer, until_ns);
+    });
   }
 
   Peer PeerOf(kj::AsyncCapabilityStream& stream) {
@@ -143,6 +174,7 @@ class ControlServer::Impl final : public kj::TaskSet::ErrorHandler {
   std::thread thread_;
   kj::Own<kj::CrossThreadPromiseFulfiller<void>> stop_;
   kj::TaskSet* connections_ = nullptr;
+  uint32_t connection_count_ = 0;
 };
 
 ControlServer::ControlServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

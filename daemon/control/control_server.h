@@ -34,12 +34,15 @@ struct ControlOptions {
 
 class ControlServer {
  public:
-  // Binds the socket, which must not exist.  `shard` outlives the server.
+  // Binds the socket, which must not exist.  `shard` outlives the server, and has stopped before
+  // the server goes: what it still has to run for a call refers to the server.
   static Result<std::unique_ptr<ControlServer>> Create(ControlOptions options, Shard& shard);
   ~ControlServer();
 
   void Start();
-  void Stop();  // connections end; the socket's file is removed
+  // Accepts no more, lets calls that copy end (4 s at most), ends the connections.  The socket's
+  // file is removed first.
+  void Stop();
 
  private:
   class Impl;

@@ -3,12 +3,14 @@
 #include <kj/debug.h>
 
 #include <algorithm>
-#include <cstring>
+#include <functional>
+#include <span>
 
 #include "daemon/control/convert.h"
 #include "daemon/control/on_shard.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
+#include "storage/mem/guarded_copy.h"
 #include "storage/record/copy_hash.h"
 #include "storage/record/record.h"
 
@@ -16,7 +18,8 @@ namespace terrace {
 namespace {
 
 int64_t DeadlineNs(uint32_t deadline_ms, int64_t default_ns) {
-  return MonotonicNs() + (deadline_ms == 0 ? default_ns : deadline_ms * kNsPerMs);
+  const int64_t wanted_ns = deadline_ms == 0 ? default_ns : deadline_ms * kNsPerMs;
+  return MonotonicNs() + std::min(wanted_ns, kRequestDeadlineNsMax);
 }
 
 // One step a turn of the loop, others' events between.
@@ -33,10 +36,38 @@ kj::Promise<void> InSlices(size_t at, size_t count, std::function<void(size_t)> 
 MessageChunks::MessageChunks(Shard& shard, std::string tenant)
     : shard_(shard),
       tenant_(std::move(tenant)),
+      store_(*shard.store(tenant_)),
       pins_(std::make_unique<std::atomic<uint64_t>[]>(kPinCount)) {
   session_ = shard_.OpenTrustedSession(tenant_, pins_.get(), kPinCount);
-  index_ = shard_.store(tenant_)->index().view();
+  index_ = store_.index().view();
   for (uint32_t pin = 0; pin < kPinCount; ++pin) free_pins_.push_back(pin);
+}
+
+std::atomic<uint64_t>* MessageChunks::TakePin(std::vector<uint32_t>* held) {
+  if (free_pins_.empty()) return nullptr;
+  held->push_back(free_pins_.back());
+  free_pins_.pop_back();
+  return &pins_[held->back()];
+}
+
+void MessageChunks::Unpin(const std::vector<uint32_t>& held) {
+  for (const uint32_t pin : held) {
+    pins_[pin].store(0, std::memory_order_release);
+    free_pins_.push_back(pin);
+  }
+}
+
+auto MessageChunks::Charge(std::shared_ptr<ConnectionLoad> load, uint64_t bytes) {
+  KJ_REQUIRE(bytes <= kMessagePayloadBytesMax,
+             "a message carries at most 32 MiB of payload: name fewer chunks a call", bytes);
+  KJ_REQUIRE(load->bytes + bytes <= kConnectionPayloadBytesMax,
+             "a connection has at most 64 MiB of payload in flight: wait for earlier calls");
+  load->bytes += bytes;
+  ++copying_;
+  return kj::defer([this, load = std::move(load), bytes] {
+    load->bytes -= bytes;
+    --copying_;
+  });
 }
 
 // ------------------------------------------------------------------------------------- put
@@ -44,66 +75,99 @@ MessageChunks::MessageChunks(Shard& shard, std::string tenant)
 struct MessageChunks::PutState {
   uint32_t namespace_id = 0;
   std::vector<PutWant> wants;
+  std::vector<const kj::byte*> payloads;  // in the message
   std::vector<PutGrant> grants;
   std::vector<std::byte*> records;  // null where nothing is to be filled
   std::vector<StatusCode> codes;
+  std::vector<uint32_t> pins;
+  std::vector<uint64_t> claims;  // open ones
 };
 
-kj::Promise<void> MessageChunks::Put(PutContext context) {
+// A claim whose deadline passes in the middle of the copy ends, and its segment may be replaced:
+// the pin keeps our mapping of it where it is.
+void MessageChunks::Claim(PutState& put, int64_t deadline_ns) {
+  store_.BeginPut(session_, put.namespace_id, put.wants, deadline_ns, MonotonicNs(), put.grants);
+  for (size_t i = 0; i < put.grants.size(); ++i) {
+    PutGrant& grant = put.grants[i];
+    if (grant.status != StatusCode::kOk) continue;
+    put.claims.push_back(grant.claim);
+    std::atomic<uint64_t>* pin = TakePin(&put.pins);
+    put.records[i] = pin == nullptr ? nullptr : store_.Address(grant.location);
+    if (put.records[i] == nullptr) {
+      grant.status = StatusCode::kBusy;
+      continue;
+    }
+    pin->store(shm::PinWord(grant.location), std::memory_order_seq_cst);
+  }
+}
+
+void MessageChunks::Commit(PutState& put) {
+  for (const PutGrant& grant : put.grants) {
+    StatusCode code = grant.status;
+    if (code == StatusCode::kOk) {
+      store_.Commit(session_, std::span(&grant.claim, 1), MonotonicNs(), std::span(&code, 1));
+      if (code == StatusCode::kOk) std::erase(put.claims, grant.claim);
+    }
+    put.codes.push_back(code);
+  }
+}
+
+kj::Promise<void> MessageChunks::Put(PutContext context, std::shared_ptr<ConnectionLoad> load) {
   const auto params = context.getParams();
+  const auto chunks = params.getChunks();
+  KJ_REQUIRE(chunks.size() <= kBatchKeysMax, "a put carries at most 256 chunks", chunks.size());
   auto state = std::make_shared<PutState>();
   state->namespace_id = params.getNamespaceId();
-  for (const auto chunk : params.getChunks()) {
-    state->wants.push_back({.key = FromRpc(chunk.getKey()),
-                            .payload_bytes = static_cast<uint32_t>(chunk.getData().size())});
+  uint64_t bytes = 0;
+  // Each payload is looked up once: looking costs the message's traversal limit.
+  for (const auto chunk : chunks) {
+    const capnp::Data::Reader data = chunk.getData();
+    bytes += data.size();
+    state->payloads.push_back(data.begin());
+    state->wants.push_back(
+        {.key = FromRpc(chunk.getKey()), .payload_bytes = static_cast<uint32_t>(data.size())});
   }
+  auto charge = Charge(std::move(load), bytes);
   const size_t count = state->wants.size();
-  KJ_REQUIRE(count <= kBatchKeysMax, "a put carries at most 256 chunks", count);
   state->grants.resize(count);
   state->records.resize(count);
   const int64_t deadline = DeadlineNs(params.getDeadlineMs(), kPutDeadlineNsDefault);
+  auto end = kj::defer([this, state]() {
+    shard_.Post([this, state] {
+      store_.Abort(session_, state->claims);
+      Unpin(state->pins);
+    });
+  });
 
   return OnShard<Done>(shard_,
                        [this, state, deadline]() {
-                         ChunkStore& store = *shard_.store(tenant_);
-                         store.BeginPut(session_, state->namespace_id, state->wants, deadline,
-                                        MonotonicNs(), state->grants);
-                         for (size_t i = 0; i < state->grants.size(); ++i) {
-                           if (state->grants[i].status != StatusCode::kOk) continue;
-                           state->records[i] = store.Address(state->grants[i].location);
-                         }
+                         Claim(*state, deadline);
                          return Done{};
                        })
-      .then([state, params, count](kj::Own<Done>) {
-        return InSlices(0, count, [state, params](size_t i) {
+      .then([state, count](kj::Own<Done>) {
+        return InSlices(0, count, [state](size_t i) {
           if (state->records[i] == nullptr) return;
-          const auto data = params.getChunks()[static_cast<uint32_t>(i)].getData();
+          const PutWant& want = state->wants[i];
           uint64_t leaves[shm::kLeafCountMax];
-          CopyAndHash(state->records[i] + shm::kRecordHeaderBytes, data.begin(), data.size(),
-                      leaves);
-          BuildHeader({.key = state->wants[i].key,
+          CopyAndHash(state->records[i] + shm::kRecordHeaderBytes, state->payloads[i],
+                      want.payload_bytes, leaves);
+          BuildHeader({.key = want.key,
                        .namespace_id = state->namespace_id,
-                       .payload_bytes = state->wants[i].payload_bytes},
+                       .payload_bytes = want.payload_bytes},
                       leaves, reinterpret_cast<shm::RecordHeader*>(state->records[i]));
         });
       })
       .then([this, state]() {
         return OnShard<Done>(shard_, [this, state]() {
-          for (const PutGrant& grant : state->grants) {
-            StatusCode code = grant.status;
-            if (code == StatusCode::kOk) {
-              shard_.store(tenant_)->Commit(session_, std::span(&grant.claim, 1), MonotonicNs(),
-                                            std::span(&code, 1));
-            }
-            state->codes.push_back(code);
-          }
+          Commit(*state);
           return Done{};
         });
       })
       .then([state, context](kj::Own<Done>) mutable {
         auto codes = context.getResults().initCodes(static_cast<uint32_t>(state->codes.size()));
         for (uint32_t i = 0; i < codes.size(); ++i) codes.set(i, ToRpc(state->codes[i]));
-      });
+      })
+      .attach(kj::mv(end), kj::mv(charge));
 }
 
 // ------------------------------------------------------------------------------------- get
@@ -111,90 +175,99 @@ kj::Promise<void> MessageChunks::Put(PutContext context) {
 struct MessageChunks::GetState {
   struct Key {
     shm::ChunkKey key;
-    std::atomic<uint64_t>* pin = nullptr;
     StatusCode code = StatusCode::kBusy;
     const std::byte* payload = nullptr;
     uint32_t bytes = 0;
-    uint64_t touch = 0;
   };
   uint32_t namespace_id = 0;
+  bool wait = false;
   std::vector<Key> keys;
   std::vector<uint32_t> pins;
+  Shard::WaitId waiting = 0;
 };
 
-kj::Promise<void> MessageChunks::Get(GetContext context) {
+// Pins once nothing is awaited any more: a pin that is held through a wait would strand its
+// segment, and our mapping of it would go.
+bool MessageChunks::Look(GetState& get, bool expired) {
+  if (get.wait && !expired) {
+    for (const GetState::Key& key : get.keys) {
+      shm::Found found;
+      const uint64_t hash = shm::KeyHash(key.key, get.namespace_id, index_.seed);
+      if (!key.key.valid()) continue;
+      const shm::Look look = shm::Find(index_, key.key, get.namespace_id, hash, &found);
+      if (look == shm::Look::kFilling) return false;
+    }
+  }
+  std::vector<uint64_t> touches;
+  for (GetState::Key& key : get.keys) {
+    key.code = StatusCode::kInvalid;
+    if (!key.key.valid()) continue;
+    std::atomic<uint64_t>* pin = TakePin(&get.pins);
+    key.code = StatusCode::kBusy;
+    if (pin == nullptr) continue;
+    const Result<ReadyChunk> found = store_.FindAndPin(session_, get.namespace_id, key.key, pin);
+    if (!found.ok()) {
+      key.code = found.status().code();
+      if (key.code == StatusCode::kBusy && expired) key.code = StatusCode::kDeadline;
+      continue;
+    }
+    key.code = StatusCode::kOk;
+    key.payload = store_.Address(found->location) + shm::kRecordHeaderBytes;
+    key.bytes = found->payload_bytes;
+    touches.push_back(found->touch);
+  }
+  // Last first: a prefix outlives what hangs on it.
+  for (auto touch = touches.rbegin(); touch != touches.rend(); ++touch) store_.Touch(*touch);
+  return true;
+}
+
+kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<ConnectionLoad> load) {
   const auto params = context.getParams();
   const size_t count = params.getKeys().size();
   KJ_REQUIRE(count <= kBatchKeysMax, "a get names at most 256 keys", count);
-  KJ_REQUIRE(count <= free_pins_.size(), "the daemon's own pins are in use: try again");
   auto state = std::make_shared<GetState>();
   state->namespace_id = params.getNamespaceId();
-  for (const auto key : params.getKeys()) {
-    const uint32_t pin = free_pins_.back();
-    free_pins_.pop_back();
-    state->pins.push_back(pin);
-    state->keys.push_back({.key = FromRpc(key), .pin = &pins_[pin]});
-  }
-  const bool wait = params.getWait();
+  state->wait = params.getWait();
+  for (const auto key : params.getKeys()) state->keys.push_back({.key = FromRpc(key)});
   const int64_t deadline = DeadlineNs(params.getDeadlineMs(), kNsPerSecond);
-
-  auto look = [this, state, wait](bool expired) {
-    ChunkStore& store = *shard_.store(tenant_);
-    bool all = true;
-    for (GetState::Key& key : state->keys) {
-      if (key.code != StatusCode::kBusy) continue;
-      const Result<ReadyChunk> found =
-          store.FindAndPin(session_, state->namespace_id, key.key, key.pin);
-      key.code = found.ok() ? StatusCode::kOk : found.status().code();
-      if (found.ok()) {
-        key.payload = store.Address(found->location) + shm::kRecordHeaderBytes;
-        key.bytes = found->payload_bytes;
-        key.touch = found->touch;
-      }
-      if (key.code == StatusCode::kBusy && wait) {
-        all = false;
-        if (expired) key.code = StatusCode::kDeadline;
-      }
-    }
-    if (!all && !expired) return false;
-    for (auto key = state->keys.rbegin(); key != state->keys.rend(); ++key) {
-      if (key->code == StatusCode::kOk) store.Touch(key->touch);
-    }
-    return true;
-  };
-  auto unpin = kj::defer([this, state]() {
-    for (const uint32_t pin : state->pins) {
-      pins_[pin].store(0, std::memory_order_release);
-      free_pins_.push_back(pin);
-    }
+  auto end = kj::defer([this, state]() {
+    shard_.Post([this, state] {
+      shard_.CancelWait(state->waiting);
+      Unpin(state->pins);
+    });
   });
   return OnShardLater<Done>(shard_,
-                            [this, look, deadline](const Reply<Done>& reply) {
-                              shard_.WaitSettled(tenant_, deadline, [look, reply](bool expired) {
-                                const bool done = look(expired);
+                            [this, state, deadline](const Reply<Done>& reply) {
+                              const auto look = [this, state, reply](bool expired) {
+                                const bool done = Look(*state, expired);
                                 if (done) reply.Fulfill(Done{});
                                 return done;
-                              });
+                              };
+                              state->waiting = shard_.WaitSettled(tenant_, deadline, look);
                             })
-      .then([state, context, count](kj::Own<Done>) mutable {
+      .then([this, state, context, count, load = std::move(load)](kj::Own<Done>) mutable {
         uint64_t bytes = 0;
         for (const GetState::Key& key : state->keys) bytes += key.bytes;
-        KJ_REQUIRE(bytes <= kMessagePayloadBytesMax,
-                   "the chunks are more than the 32 MiB that a message carries: ask for fewer",
-                   bytes);
+        auto charge = Charge(std::move(load), bytes);
         auto results = context.getResults(
             capnp::MessageSize{(bytes + count * 32) / sizeof(capnp::word) + 64, 0});
         auto codes = results.initCodes(static_cast<uint32_t>(count));
         auto data = results.initData(static_cast<uint32_t>(count));
-        return InSlices(0, count, [state, codes, data](size_t i) mutable {
-          const GetState::Key& key = state->keys[i];
-          const auto at = static_cast<uint32_t>(i);
-          codes.set(at, ToRpc(key.code));
-          if (key.code != StatusCode::kOk) return;
-          std::memcpy(data.init(at, key.bytes).begin(), key.payload, key.bytes);
-        });
+        return InSlices(
+                   0, count,
+                   [state, codes, data](size_t i) mutable {
+                     const GetState::Key& key = state->keys[i];
+                     const auto at = static_cast<uint32_t>(i);
+                     codes.set(at, ToRpc(key.code));
+                     if (key.code != StatusCode::kOk) return;
+                     if (GuardedCopy(data.init(at, key.bytes).begin(), key.payload, key.bytes).ok())
+                       return;
+                     data.init(at, 0);  // the client that wrote it took its pages away
+                     codes.set(at, rpc::Code::CORRUPT);
+                   })
+            .attach(kj::mv(charge));
       })
-      .attach(kj::mv(unpin));
+      .attach(kj::mv(end));
 }
 
 void MessageChunks::Match(MatchContext context) {

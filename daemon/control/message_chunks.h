@@ -4,7 +4,11 @@
 // pins of its own in daemon memory and claims in segments that no client can write.  Copies run a
 // chunk a turn of the event loop, so that no call holds the others up for long.
 //
-// Threads: the control thread.
+// What a call holds (pins, claims) is given back on the shard's thread however the call ends, also
+// when its promise is dropped.
+//
+// Threads: the control thread; members say where the shard's thread comes in.  The shard must have
+// stopped before this goes.
 
 #include <kj/async.h>
 
@@ -18,6 +22,11 @@
 
 namespace terrace {
 
+// Payload bytes in flight on one connection.
+struct ConnectionLoad {
+  uint64_t bytes = 0;
+};
+
 class MessageChunks {
  public:
   // REQUIRES: called before the shard starts.
@@ -27,25 +36,41 @@ class MessageChunks {
   using GetContext = capnp::CallContext<rpc::Session::GetParams, rpc::Session::GetResults>;
   using MatchContext = capnp::CallContext<rpc::Session::MatchParams, rpc::Session::MatchResults>;
 
-  kj::Promise<void> Put(PutContext context);
-  kj::Promise<void> Get(GetContext context);
+  // Both throw, naming the limit, when the call or the connection carries too much.
+  kj::Promise<void> Put(PutContext context, std::shared_ptr<ConnectionLoad> load);
+  kj::Promise<void> Get(GetContext context, std::shared_ptr<ConnectionLoad> load);
   // Looks at the index itself, as any client does.
   void Match(MatchContext context);
 
   const std::string& tenant() const { return tenant_; }
+  // Calls that copy now.
+  uint32_t copying() const { return copying_; }
 
  private:
   struct PutState;
   struct GetState;
 
+  // On the shard's thread.
+  void Claim(PutState& put, int64_t deadline_ns);
+  void Commit(PutState& put);
+  bool Look(GetState& get, bool expired);
+  std::atomic<uint64_t>* TakePin(std::vector<uint32_t>* held);
+  void Unpin(const std::vector<uint32_t>& held);
+
+  // Counts `bytes` and one copying call until the answer is dropped.
+  auto Charge(std::shared_ptr<ConnectionLoad> load, uint64_t bytes);
+
   // Constant after construction.
   Shard& shard_;
   const std::string tenant_;
+  ChunkStore& store_;  // used on the shard's thread
   std::unique_ptr<std::atomic<uint64_t>[]> pins_;
   SessionId session_ = 0;
   shm::IndexView index_;
-  // Owned by the control thread.
+  // Owned by the shard's thread.
   std::vector<uint32_t> free_pins_;
+  // Owned by the control thread.
+  uint32_t copying_ = 0;
 };
 
 }  // namespace terrace

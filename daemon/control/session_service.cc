@@ -25,6 +25,9 @@ class DescriptorService final : public rpc::Descriptor::Server {
 
 rpc::Descriptor::Client Send(UniqueFd fd) { return kj::heap<DescriptorService>(std::move(fd)); }
 
+// A client needs one; the rest is for a new poll that overtakes an old one.
+constexpr uint32_t kSegmentPollsMax = 4;
+
 struct SegmentsReply {
   uint64_t epoch = 0;
   bool more = false;
@@ -47,25 +50,33 @@ Known ParseKnown(capnp::Data::Reader bytes) {
   return known;
 }
 
+// One long poll.  `wait` is the shard's: what is waited for now.
+struct SegmentsPoll {
+  std::string tenant;
+  SessionId session = 0;
+  uint64_t epoch = 0;
+  Known known;
+  Shard::WaitId wait = 0;
+};
+
 // On the shard: answers when there is something the client does not know, else waits on.
-void LookForSegments(Shard& shard, const std::string& tenant, SessionId session, uint64_t epoch,
-                     const Known& known, const Reply<SegmentsReply>& reply) {
-  ChunkStore& store = *shard.store(tenant);
+void LookForSegments(Shard& shard, const std::shared_ptr<SegmentsPoll>& poll,
+                     const Reply<SegmentsReply>& reply) {
+  ChunkStore& store = *shard.store(poll->tenant);
   SegmentsReply out;
   out.epoch = store.descriptor_epoch();
-  for (const SegmentDescriptor& segment : store.Descriptors(session)) {
-    if (known.contains({segment.segment, segment.writable, segment.generation})) continue;
+  for (const SegmentDescriptor& segment : store.Descriptors(poll->session)) {
+    if (poll->known.contains({segment.segment, segment.writable, segment.generation})) continue;
     if (out.segments.size() == kDescriptorsPerMessageMax) {
       out.more = true;
       break;
     }
-    Result<UniqueFd> fd = store.OpenSegment(session, segment);
+    Result<UniqueFd> fd = store.OpenSegment(poll->session, segment);
     if (fd.ok()) out.segments.emplace_back(segment, *std::move(fd));
   }
-  if (!out.segments.empty() || out.epoch != epoch) return reply.Fulfill(std::move(out));
-  shard.WaitDescriptors(tenant, epoch, [&shard, tenant, session, epoch, known, reply] {
-    LookForSegments(shard, tenant, session, epoch, known, reply);
-  });
+  if (!out.segments.empty() || out.epoch != poll->epoch) return reply.Fulfill(std::move(out));
+  poll->wait = shard.WaitDescriptors(
+      poll->tenant, poll->epoch, [&shard, poll, reply] { LookForSegments(shard, poll, reply); });
 }
 
 }  // namespace
@@ -76,7 +87,9 @@ SessionService::~SessionService() noexcept(false) {
 
 kj::Promise<void> SessionService::attach(AttachContext context) {
   using Attached = Result<SessionDescriptors>;
-  return OnShard<Attached>(shard_, [this]() -> Attached { return shard_.Attach(session_); })
+  return OnShard<Attached>(
+             shard_,
+             [&shard = shard_, session = session_]() -> Attached { return shard.Attach(session); })
       .then([context](kj::Own<Attached> attached) mutable {
         auto results = context.getResults();
         ToRpc(attached->status(), results.initStatus());
@@ -91,15 +104,23 @@ kj::Promise<void> SessionService::attach(AttachContext context) {
 }
 
 kj::Promise<void> SessionService::segments(SegmentsContext context) {
-  const auto params = context.getParams();
-  Known known = ParseKnown(params.getKnown());
-  const uint64_t epoch = params.getEpoch();
+  KJ_REQUIRE(*polls_ < kSegmentPollsMax, "a session has at most 4 calls of segments() waiting");
+  ++*polls_;
+  auto poll = std::make_shared<SegmentsPoll>();
+  poll->tenant = chunks_.tenant();
+  poll->session = session_;
+  poll->epoch = context.getParams().getEpoch();
+  poll->known = ParseKnown(context.getParams().getKnown());
   context.releaseParams();
+  // However the call ends: nothing may wait for who has gone.
+  auto end = kj::defer([&shard = shard_, polls = polls_, poll]() {
+    --*polls;
+    shard.Post([&shard, poll] { shard.CancelWait(poll->wait); });
+  });
   using Found = SegmentsReply;
   return OnShardLater<Found>(shard_,
-                             [&shard = shard_, tenant = chunks_.tenant(), session = session_, epoch,
-                              known = std::move(known)](const Reply<Found>& reply) {
-                               LookForSegments(shard, tenant, session, epoch, known, reply);
+                             [&shard = shard_, poll](const Reply<Found>& reply) {
+                               LookForSegments(shard, poll, reply);
                              })
       .then([context](kj::Own<Found> found) mutable {
         auto results = context.getResults();
@@ -114,14 +135,16 @@ kj::Promise<void> SessionService::segments(SegmentsContext context) {
           list[i].setWritable(segment.writable);
           list[i].setDescriptor(Send(std::move(fd)));
         }
-      });
+      })
+      .attach(kj::mv(end));
 }
 
 kj::Promise<void> SessionService::registerNamespace(RegisterNamespaceContext context) {
   using Registered = Result<NamespaceInfo>;
   return OnShard<Registered>(shard_,
-                             [this, spec = FromRpc(context.getParams().getSpec())]() {
-                               return shard_.store(chunks_.tenant())->RegisterNamespace(spec);
+                             [&shard = shard_, tenant = chunks_.tenant(),
+                              spec = FromRpc(context.getParams().getSpec())]() {
+                               return shard.store(tenant)->RegisterNamespace(spec);
                              })
       .then([context](kj::Own<Registered> registered) mutable {
         ToRpc(registered->status(), context.getResults().initStatus());
@@ -129,29 +152,14 @@ kj::Promise<void> SessionService::registerNamespace(RegisterNamespaceContext con
       });
 }
 
-kj::Promise<void> SessionService::put(PutContext context) {
-  const uint64_t bytes = context.getParams().totalSize().wordCount * sizeof(capnp::word);
-  KJ_REQUIRE(bytes <= kMessagePayloadBytesMax + 64 * kKiB,
-             "a put carries at most 32 MiB of payload: send fewer chunks a call", bytes);
-  KJ_REQUIRE(load_->bytes + bytes <= kConnectionPayloadBytesMax + 256 * kKiB,
-             "a connection has at most 64 MiB of payload in flight: wait for earlier calls");
-  load_->bytes += bytes;
-  return chunks_.Put(context).attach(kj::defer([load = load_, bytes] { load->bytes -= bytes; }));
-}
+kj::Promise<void> SessionService::put(PutContext context) { return chunks_.Put(context, load_); }
 
 kj::Promise<void> SessionService::match(MatchContext context) {
   chunks_.Match(context);
   return kj::READY_NOW;
 }
 
-kj::Promise<void> SessionService::get(GetContext context) {
-  // What it will weigh is known only when found; a message never carries more than this.
-  KJ_REQUIRE(load_->bytes + kMessagePayloadBytesMax <= kConnectionPayloadBytesMax + 256 * kKiB,
-             "a connection has at most 64 MiB of payload in flight: wait for earlier calls");
-  load_->bytes += kMessagePayloadBytesMax;
-  return chunks_.Get(context).attach(
-      kj::defer([load = load_] { load->bytes -= kMessagePayloadBytesMax; }));
-}
+kj::Promise<void> SessionService::get(GetContext context) { return chunks_.Get(context, load_); }
 
 kj::Promise<kj::Own<std::vector<StatusCode>>> SessionService::EachKey(
     capnp::List<rpc::Key>::Reader keys,
@@ -160,11 +168,12 @@ kj::Promise<kj::Own<std::vector<StatusCode>>> SessionService::EachKey(
   std::vector<shm::ChunkKey> converted;
   for (const auto key : keys) converted.push_back(FromRpc(key));
   return OnShard<std::vector<StatusCode>>(
-      shard_, [this, converted = std::move(converted), act = std::move(act)]() {
+      shard_, [&shard = shard_, tenant = chunks_.tenant(), converted = std::move(converted),
+               act = std::move(act)]() {
+        ChunkStore& store = *shard.store(tenant);
         std::vector<StatusCode> codes;
         for (const shm::ChunkKey& key : converted) {
-          codes.push_back(key.valid() ? act(*shard_.store(chunks_.tenant()), key)
-                                      : StatusCode::kInvalid);
+          codes.push_back(key.valid() ? act(store, key) : StatusCode::kInvalid);
         }
         return codes;
       });

@@ -12,11 +12,6 @@
 
 namespace terrace {
 
-// Payload bytes in flight on one connection.
-struct ConnectionLoad {
-  uint64_t bytes = 0;
-};
-
 class SessionService final : public rpc::Session::Server {
  public:
   SessionService(Shard& shard, MessageChunks& chunks, SessionId session,
@@ -44,6 +39,8 @@ class SessionService final : public rpc::Session::Server {
   MessageChunks& chunks_;
   const SessionId session_;
   std::shared_ptr<ConnectionLoad> load_;
+  // Calls of segments() that wait.
+  std::shared_ptr<uint32_t> polls_ = std::make_shared<uint32_t>(0);
 };
 
 }  // namespace terrace

@@ -1,5 +1,7 @@
 #include "daemon/control/terrace_service.h"
 
+#include <utility>
+
 #include "daemon/control/convert.h"
 #include "daemon/control/on_shard.h"
 #include "storage/base/clock.h"
@@ -17,7 +19,9 @@ class AdminService final : public rpc::Admin::Server {
  protected:
   kj::Promise<void> listNamespaces(ListNamespacesContext context) override {
     using Listed = std::vector<NamespaceInfo>;
-    return OnShard<Listed>(shard_, [this]() { return store().Namespaces(); })
+    return OnShard<Listed>(
+               shard_,
+               [&shard = shard_, tenant = tenant_]() { return shard.store(tenant)->Namespaces(); })
         .then([context](kj::Own<Listed> listed) mutable {
           auto out = context.getResults().initNamespaces(static_cast<uint32_t>(listed->size()));
           for (uint32_t i = 0; i < out.size(); ++i) ToRpc((*listed)[i], out[i]);
@@ -27,8 +31,9 @@ class AdminService final : public rpc::Admin::Server {
   kj::Promise<void> clearNamespace(ClearNamespaceContext context) override {
     using Cleared = Result<uint64_t>;
     return OnShard<Cleared>(shard_,
-                            [this, label = std::string(context.getParams().getLabel().cStr())]() {
-                              return store().ClearNamespace(label);
+                            [&shard = shard_, tenant = tenant_,
+                             label = std::string(context.getParams().getLabel().cStr())]() {
+                              return shard.store(tenant)->ClearNamespace(label);
                             })
         .then([context](kj::Own<Cleared> cleared) mutable {
           ToRpc(cleared->status(), context.getResults().initStatus());
@@ -39,8 +44,9 @@ class AdminService final : public rpc::Admin::Server {
   kj::Promise<void> bumpEpoch(BumpEpochContext context) override {
     using Bumped = Result<NamespaceInfo>;
     return OnShard<Bumped>(shard_,
-                           [this, label = std::string(context.getParams().getLabel().cStr())]() {
-                             return store().BumpEpoch(label);
+                           [&shard = shard_, tenant = tenant_,
+                            label = std::string(context.getParams().getLabel().cStr())]() {
+                             return shard.store(tenant)->BumpEpoch(label);
                            })
         .then([context](kj::Own<Bumped> bumped) mutable {
           ToRpc(bumped->status(), context.getResults().initStatus());
@@ -56,9 +62,10 @@ class AdminService final : public rpc::Admin::Server {
     const uint64_t cursor = context.getParams().getCursor();
     const uint32_t limit = std::min(context.getParams().getLimit(), kListMax);
     return OnShard<Listed>(shard_,
-                           [this, cursor, limit]() {
+                           [&shard = shard_, tenant = tenant_, cursor, limit]() {
                              Listed listed{.chunks = {}, .cursor = cursor};
-                             listed.chunks = store().List(&listed.cursor, limit, MonotonicNs());
+                             listed.chunks =
+                                 shard.store(tenant)->List(&listed.cursor, limit, MonotonicNs());
                              return listed;
                            })
         .then([context](kj::Own<Listed> listed) mutable {
@@ -71,12 +78,13 @@ class AdminService final : public rpc::Admin::Server {
   kj::Promise<void> describe(DescribeContext context) override {
     using Described = Result<ChunkInfo>;
     return OnShard<Described>(shard_,
-                              [this, label = std::string(context.getParams().getLabel().cStr()),
+                              [&shard = shard_, tenant = tenant_,
+                               label = std::string(context.getParams().getLabel().cStr()),
                                key = FromRpc(context.getParams().getKey())]() {
-                                const Result<NamespaceInfo> info = store().FindNamespace(label);
-                                return info.ok()
-                                           ? store().Describe(info->ref.id, key, MonotonicNs())
-                                           : Result<ChunkInfo>(info.status());
+                                ChunkStore& store = *shard.store(tenant);
+                                const Result<NamespaceInfo> info = store.FindNamespace(label);
+                                return info.ok() ? store.Describe(info->ref.id, key, MonotonicNs())
+                                                 : Result<ChunkInfo>(info.status());
                               })
         .then([context](kj::Own<Described> described) mutable {
           ToRpc(described->status(), context.getResults().initStatus());
@@ -85,10 +93,32 @@ class AdminService final : public rpc::Admin::Server {
   }
 
  private:
-  ChunkStore& store() { return *shard_.store(tenant_); }
-
   Shard& shard_;
   const std::string tenant_;
+};
+
+// A session that has been opened, and is ended again when nobody takes it: who asked may have gone
+// by the time of the answer.
+class OpenedSession {
+ public:
+  OpenedSession(Shard& shard, Result<SessionId> id) : shard_(shard), id_(std::move(id)) {}
+  OpenedSession(OpenedSession&& other) noexcept
+      : shard_(other.shard_), id_(other.id_), taken_(std::exchange(other.taken_, true)) {}
+  ~OpenedSession() {
+    if (taken_ || !id_.ok()) return;
+    shard_.Post([&shard = shard_, id = *id_] { shard.CloseSession(id); });
+  }
+
+  const Result<SessionId>& id() const { return id_; }
+  SessionId Take() {
+    taken_ = true;
+    return *id_;
+  }
+
+ private:
+  Shard& shard_;
+  Result<SessionId> id_;
+  bool taken_ = false;
 };
 
 Status NotAdmitted(const Peer& peer) {
@@ -104,25 +134,27 @@ kj::Promise<void> TerraceService::open(OpenContext context) {
     ToRpc(NotAdmitted(peer_), context.getResults().initStatus());
     return kj::READY_NOW;
   }
-  using Opened = Result<SessionId>;
   auto request = std::make_shared<SessionRequest>();
   request->tenant = peer_.tenant;
   request->client_name = context.getParams().getClientName().cStr();
   request->pid = peer_.pid;
   request->pidfd = peer_.pidfd.Duplicate();
   const bool shared_memory = context.getParams().getLayoutVersion() == shm::kSessionLayoutVersion;
-  return OnShard<Opened>(
-             context_.shard,
-             [this, request]() { return context_.shard.OpenSession(std::move(*request)); })
-      .then([this, context, shared_memory](kj::Own<Opened> opened) mutable {
+  return OnShard<OpenedSession>(context_.shard,
+                                [&shard = context_.shard, request]() {
+                                  return OpenedSession(shard,
+                                                       shard.OpenSession(std::move(*request)));
+                                })
+      .then([this, context, shared_memory](kj::Own<OpenedSession> opened) mutable {
         auto results = context.getResults();
-        ToRpc(opened->status(), results.initStatus());
-        if (!opened->ok()) return;
+        ToRpc(opened->id().status(), results.initStatus());
+        if (!opened->id().ok()) return;
+        const SessionId session = opened->Take();
         MessageChunks& chunks = *context_.chunks.at(peer_.tenant);
-        results.setSession(kj::heap<SessionService>(context_.shard, chunks, **opened, load_));
+        results.setSession(kj::heap<SessionService>(context_.shard, chunks, session, load_));
         const ChunkStore& store = *context_.shard.store(peer_.tenant);
         auto info = results.initInfo();  // constants of the store
-        info.setSessionId(**opened);
+        info.setSessionId(session);
         info.setBootEpoch(context_.status.boot_epoch);
         info.setTenant(peer_.tenant.c_str());
         info.setChunkBytesMax(store.chunk_bytes_max());
@@ -136,7 +168,7 @@ kj::Promise<void> TerraceService::open(OpenContext context) {
 
 kj::Promise<void> TerraceService::status(StatusContext context) {
   return OnShard<std::string>(context_.shard,
-                              [this]() { return StatusJson(context_.status, context_.shard); })
+                              [&at = context_]() { return StatusJson(at.status, at.shard); })
       .then([context](kj::Own<std::string> json) mutable {
         context.getResults().setJson(json->c_str());
       });

@@ -129,9 +129,9 @@ bool Shard::Impl::ServeRings(int64_t now_ns) {
   }
   for (auto& [id, session] : sessions_) {
     if (session->rings == nullptr || session->closed) continue;
-    if (!session->rings->Poll(now_ns)) continue;
-    busy = true;
+    busy |= session->rings->Poll(now_ns);
     if (session->rings->broken().empty()) continue;
+    busy = true;
     LogWarning("session " + std::to_string(id) + " of pid " + std::to_string(session->request.pid) +
                " is cut off: " + session->rings->broken());
     Close(id);

@@ -53,7 +53,9 @@ struct ChunkStoreOptions {
 };
 
 // Who asks.  Sessions that the daemon runs for itself (RPC) are `trusted`: their claims lie in
-// segments that no client may ever write.
+// segments that no client may ever write.  They use Address() under their claims and pins from
+// another thread, so these hold the daemon's mapping: such a claim lasts at least 30 s, and a
+// segment that such a session pins is not stranded.
 struct SessionOptions {
   bool trusted = false;
 };
@@ -205,7 +207,9 @@ class ChunkStore {
   // A descriptor to send: read-only re-open, or the writable one for the lessee.  kStale when the
   // generation is gone, kDenied when it is not leased to the session.
   Result<UniqueFd> OpenSegment(SessionId session, const SegmentDescriptor& wanted);
-  // The daemon's own mapping, for RPC copies and tests.  Null when the generation is gone.
+  // The daemon's own mapping, for RPC copies and tests; it stays while an open claim or a trusted
+  // session's pin holds the segment.  What a client can write is read by GuardedCopy only.  Null
+  // when the generation is gone.
   std::byte* Address(const shm::Location& location);
   const Index& index() const { return *index_; }
   uint32_t chunk_bytes_max() const { return chunk_bytes_max_; }
@@ -270,6 +274,7 @@ class ChunkStore {
   void Drain(uint32_t segment, int64_t now_ns);
   bool FinishDraining(int64_t now_ns);
   void Release(uint32_t segment);
+  bool MayStrand(uint32_t segment) const;
   void Strand(uint32_t segment);
   void ReviewStranded();
 

@@ -17,6 +17,11 @@ void ChunkStore::BeginPut(SessionId session, uint32_t namespace_id, std::span<co
   const bool known = found != sessions_.end() && !found->second.closed;
   const bool live = namespaces_->OfId(namespace_id) != nullptr;
   if (deadline_ns == 0) deadline_ns = now_ns + kPutDeadlineNsDefault;
+  // The daemon's own copies run on another thread, in its own mapping, which a replaced segment
+  // takes away: their claims outlast every copy that is still running, whatever the caller asked.
+  if (known && found->second.options.trusted) {
+    deadline_ns = std::max(deadline_ns, now_ns + kPutDeadlineNsDefault);
+  }
   deadline_ns = std::min(deadline_ns, now_ns + kRequestDeadlineNsMax);
   for (size_t i = 0; i < wants.size(); ++i) {
     grants[i] = PutGrant{};
@@ -35,7 +40,8 @@ void ChunkStore::BeginPut(SessionId session, uint32_t namespace_id, std::span<co
 
 StatusCode ChunkStore::Grant(SessionEntry& session, uint32_t namespace_id, const PutWant& want,
                              int64_t deadline_ns, int64_t now_ns, PutGrant* grant) {
-  if (!want.key.valid() || !want.key.zero_padded() || want.payload_bytes == 0 || want.payload_bytes > chunk_bytes_max_) {
+  if (!want.key.valid() || !want.key.zero_padded() || want.payload_bytes == 0 ||
+      want.payload_bytes > chunk_bytes_max_) {
     return StatusCode::kInvalid;
   }
   const uint64_t hash = index_->Hash(want.key, namespace_id);

@@ -59,9 +59,8 @@ Status ChunkStore::OpenAnother(const OpenKey& key, int64_t now_ns) {
     Status room = MakeRoom(now_ns);
     if (!room.ok()) return room;
   }
-  const Result<uint32_t> opened =
-      pool_->Open(survivors || key.owner == kTrustedOwner ? SegmentKind::kDaemonFilled
-                                                          : SegmentKind::kLeased);
+  const Result<uint32_t> opened = pool_->Open(
+      survivors || key.owner == kTrustedOwner ? SegmentKind::kDaemonFilled : SegmentKind::kLeased);
   PublishSegments();
   if (!opened.ok()) return opened.status();
   open_[key] = *opened;
@@ -135,8 +134,7 @@ void ChunkStore::PublishSegments() {
   for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
     const Segment& at = pool_->at(segment);
     const bool present = at.memory.valid();
-    index_->SetSegment(segment, present ? at.generation : 0,
-                       present ? options_.segment_bytes : 0);
+    index_->SetSegment(segment, present ? at.generation : 0, present ? options_.segment_bytes : 0);
   }
 }
 

@@ -6,7 +6,8 @@ namespace terrace {
 namespace {
 
 size_t BytesOf(const NamespaceSpec& spec) {
-  size_t bytes = spec.layer_bytes.size() * sizeof(uint64_t) + spec.groups.size() * sizeof(GroupRule);
+  size_t bytes =
+      spec.layer_bytes.size() * sizeof(uint64_t) + spec.groups.size() * sizeof(GroupRule);
   for (const std::string* text :
        {&spec.model, &spec.weights_digest, &spec.dtype, &spec.layout, &spec.hash_algorithm,
         &spec.hash_seed, &spec.engine_build, &spec.isa, &spec.salt}) {
@@ -25,9 +26,9 @@ Status CheckSpec(const NamespaceSpec& spec) {
                   "ranks x groups of namespace '" + spec.label + "' must be 1 to 65536");
   }
   if (BytesOf(spec) > kNamespaceSpecBytesMax) {
-    return Status(StatusCode::kInvalid,
-                  "the fields of namespace '" + spec.label + "' have " +
-                      std::to_string(BytesOf(spec)) + " bytes: at most 65536 are kept");
+    return Status(StatusCode::kInvalid, "the fields of namespace '" + spec.label + "' have " +
+                                            std::to_string(BytesOf(spec)) +
+                                            " bytes: at most 65536 are kept");
   }
   return Status::Ok();
 }

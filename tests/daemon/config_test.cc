@@ -63,6 +63,10 @@ TEST(Config, ErrorsNameFileLineKeyAndMend) {
   EXPECT_THAT(Refused("dram = \"banana\""), HasSubstr("t.toml:1: dram = "));
   EXPECT_THAT(Refused("dram = \"banana\""), HasSubstr("use a size such as"));
   EXPECT_THAT(Refused("dram = -5"), HasSubstr("use a size such as"));
+  EXPECT_THAT(Refused("segment = \"3MiB\""), HasSubstr("t.toml:1: segment = "));
+  EXPECT_THAT(Refused("segment = \"3MiB\""), HasSubstr("power of two from \"2MiB\""));
+  EXPECT_THAT(Refused("segment = \"2GiB\""), HasSubstr("power of two from \"2MiB\""));
+  EXPECT_THAT(Refused("segment = \"1MiB\""), HasSubstr("power of two from \"2MiB\""));
   EXPECT_THAT(Refused("policy = \"fifo\""), HasSubstr("use \"gittins\" or \"lru\""));
   EXPECT_THAT(Refused("index_slots = 1000"), HasSubstr("power of two"));
   EXPECT_THAT(Refused("huge_pages = true"), HasSubstr("use \"auto\" or \"off\""));

@@ -375,6 +375,15 @@ TEST_F(ShardTest, ProtocolBreakersAreCutOffAlone) {
   };
   cut_off("request out of range",
           [](HandClient& c) { c.Push(c.Entry(shm::Op::kGet, shm::kRequestCount, 0)); });
+  cut_off("request in flight submitted again", [&](HandClient& c) {
+    Fill(c, 777);
+    c.SetKey(1, 0, Key(777));
+    shm::SubmissionEntry get = c.Entry(shm::Op::kGet, 1, 1);
+    get.flags = shm::kWaitForFilling;
+    get.deadline_ns = MonotonicNs() + 60 * kNsPerSecond;
+    c.Push(get);
+    c.Push(get);
+  });
   cut_off("too many keys",
           [](HandClient& c) { c.Push(c.Entry(shm::Op::kGet, 0, shm::kBatchKeysMax + 1)); });
   cut_off("submission tail jumps",

@@ -189,8 +189,9 @@ struct PyClient {
     options.client_name = name;
     options.connect_timeout_ns = Nanoseconds(timeout);
     const nb::gil_scoped_release unlocked;
+    Result<std::unique_ptr<Client>> connected = Client::Connect(options);
     // A daemon that is away is a miss, not an error: it may come.
-    client = Client::Create(options);
+    client = connected.ok() ? std::move(*connected) : Client::Create(options);
   }
 
   Client& open() const {
@@ -215,16 +216,19 @@ struct PyClient {
     return nb::str((*json)->c_str());
   }
 
-  // A namespace, or the reason why not with `unavailable` said apart.
-  PyNamespace Register(const NamespaceIdentity& identity) const {
+  // Nothing when no daemon answers; ValueError for an identity that is refused.
+  std::optional<PyNamespace> Register(const NamespaceIdentity& identity) const {
     Client& inside = open();
     std::optional<Result<NamespaceRef>> ns;
     {
       const nb::gil_scoped_release unlocked;
       ns.emplace(inside.Register(identity));
     }
-    if (!ns->ok()) throw nb::value_error(ns->status().message().c_str());
-    return PyNamespace{.ns = **ns};
+    if (ns->ok()) return PyNamespace{.ns = **ns};
+    if (ns->status().code() == StatusCode::kInvalid) {
+      throw nb::value_error(ns->status().message().c_str());
+    }
+    return std::nullopt;
   }
 };
 

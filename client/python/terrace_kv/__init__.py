@@ -1,8 +1,8 @@
 """Chunks of KV cache from the node's ``terraced``.
 
-A hit is a lookup in shared memory and costs no system call; whatever fails is a miss.  No call
-raises for a failure of the service, none waits beyond its timeout, and while the daemon is away
-every call answers at once as if nothing were there; the client reconnects by itself.
+A hit is a lookup in shared memory and costs no system call; whatever fails is a miss.  No call of
+a `Namespace` raises for a failure of the service, none waits beyond its timeout, and while the
+daemon is away each answers at once as if nothing were there; the client reconnects by itself.
 
 Examples
 --------
@@ -44,8 +44,9 @@ class Namespace:
     call waits or copies.
     """
 
-    def __init__(self, core: _core.Namespace, name: str) -> None:
+    def __init__(self, core: _core.Namespace, name: str, client: Client) -> None:
         self._core = core
+        self._client = client  # the connection lives as long as its namespaces
         self.name = name
 
     def match(self, keys: Sequence[bytes], *, part: int = 0) -> int:
@@ -190,6 +191,8 @@ class Client:
         ------
         ValueError
             Naming the field, when the label is registered with another identity.
+        Unavailable
+            When nobody answers.
         """
         fields = {
             "model": model,
@@ -206,7 +209,10 @@ class Client:
             "isa": isa,
             "salt": salt,
         }
-        return Namespace(self._core.register(name, fields), name)
+        core = self._core.register(name, fields)
+        if core is None:
+            raise Unavailable(f"no daemon answers on {self._core.socket}")
+        return Namespace(core, name, self)
 
     def close(self) -> None:
         """Ends the connection.  Pins that are held stay readable."""

@@ -61,10 +61,9 @@ class ClientFlows : public testing::TestWithParam<bool> {
   DaemonFixture daemon_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Planes, ClientFlows, testing::Values(true, false),
-                         [](const auto& plane) {
-                           return std::string(plane.param ? "SharedMemory" : "Messages");
-                         });
+INSTANTIATE_TEST_SUITE_P(Planes, ClientFlows, testing::Values(true, false), [](const auto& plane) {
+  return std::string(plane.param ? "SharedMemory" : "Messages");
+});
 
 TEST_P(ClientFlows, GetGivesTheBytesOfPut) {
   const auto client = Connect();
@@ -106,8 +105,8 @@ TEST_P(ClientFlows, MatchAnswersThePrefixThatIsReady) {
   const MatchResult matched = names->Match(Keys(10, 4));
   EXPECT_EQ(matched.status, StatusCode::kOk);
   EXPECT_EQ(matched.prefix, 2u);
-  EXPECT_EQ(matched.states, (std::vector{KeyState::kReady, KeyState::kReady, KeyState::kAbsent,
-                                         KeyState::kReady}));
+  EXPECT_EQ(matched.states,
+            (std::vector{KeyState::kReady, KeyState::kReady, KeyState::kAbsent, KeyState::kReady}));
 }
 
 TEST_P(ClientFlows, BatchesOfMoreThan256KeysAreCut) {
@@ -390,9 +389,8 @@ TEST(Threads, PutAndGetTogetherAndEveryByteIsRight) {
 }
 
 TEST(Connect, WithoutADaemonNamesTheSocket) {
-  const auto client =
-      Client::Connect({.socket = "/tmp/terrace-nobody-serves-here.sock",
-                       .connect_timeout_ns = 30 * kNsPerMs});
+  const auto client = Client::Connect(
+      {.socket = "/tmp/terrace-nobody-serves-here.sock", .connect_timeout_ns = 30 * kNsPerMs});
   ASSERT_FALSE(client.ok());
   EXPECT_EQ(client.status().code(), StatusCode::kUnavailable);
   EXPECT_NE(client.status().message().find("/tmp/terrace-nobody-serves-here.sock"),

@@ -34,7 +34,8 @@ TEST(ForkGuard, ChildrenAndGrandchildrenDifferFromTheirAncestors) {
   parent_generation = ProcessGeneration();
   EXPECT_EQ(InChild([] {
               const uint64_t child = ProcessGeneration();
-              if (child == 0 || child == parent_generation || child != ProcessGeneration()) return 1;
+              if (child == 0 || child == parent_generation || child != ProcessGeneration())
+                return 1;
               parent_generation = child;
               return InChild([] { return ProcessGeneration() == parent_generation ? 1 : 0; });
             }),

@@ -30,9 +30,9 @@ TEST(SegmentMaps, FindsOnlyTheGenerationThatIsMapped) {
   SegmentMaps maps(4, kSegment);
   const MemoryFile file = File(7);
   EXPECT_EQ(maps.Find(At(1, 5), 4096), nullptr);
-  ASSERT_TRUE(maps.Map({.segment = 1, .writable = 0, .generation = 5}, kSegment,
-                       file.OpenReadOnly()->get())
-                  .ok());
+  ASSERT_TRUE(
+      maps.Map({.segment = 1, .writable = 0, .generation = 5}, kSegment, file.OpenReadOnly()->get())
+          .ok());
   const std::byte* const found = maps.Find(At(1, 5), 4096);
   ASSERT_NE(found, nullptr);
   EXPECT_EQ(*found, std::byte{7});
@@ -44,9 +44,9 @@ TEST(SegmentMaps, FindsOnlyTheGenerationThatIsMapped) {
 TEST(SegmentMaps, ARecordBeyondTheSegmentIsNotFound) {
   SegmentMaps maps(1, kSegment);
   const MemoryFile file = File(7);
-  ASSERT_TRUE(maps.Map({.segment = 0, .writable = 0, .generation = 1}, kSegment,
-                       file.OpenReadOnly()->get())
-                  .ok());
+  ASSERT_TRUE(
+      maps.Map({.segment = 0, .writable = 0, .generation = 1}, kSegment, file.OpenReadOnly()->get())
+          .ok());
   const uint64_t last = kSegment - shm::RecordBytes(4096);
   EXPECT_NE(maps.Find(At(0, 1, last), 4096), nullptr);
   EXPECT_EQ(maps.Find(At(0, 1, last), 4097), nullptr);
@@ -80,9 +80,9 @@ TEST(SegmentMaps, AWritableMappingServesReadersAndIsKnownAsBoth) {
 TEST(SegmentMaps, AReadOnlyMappingIsNotWritable) {
   SegmentMaps maps(1, kSegment);
   const MemoryFile file = File(9);
-  ASSERT_TRUE(maps.Map({.segment = 0, .writable = 0, .generation = 3}, kSegment,
-                       file.OpenReadOnly()->get())
-                  .ok());
+  ASSERT_TRUE(
+      maps.Map({.segment = 0, .writable = 0, .generation = 3}, kSegment, file.OpenReadOnly()->get())
+          .ok());
   std::shared_ptr<Mapping> hold;
   EXPECT_EQ(maps.FindWritable(At(0, 3), 4096, &hold), nullptr);
 }
@@ -91,9 +91,9 @@ TEST(SegmentMaps, ASupersededMappingStaysUnderItsPin) {
   SegmentMaps maps(1, kSegment);
   const MemoryFile old = File(1), fresh = File(2);
   std::vector<std::atomic<uint64_t>> pins(4);
-  ASSERT_TRUE(maps.Map({.segment = 0, .writable = 0, .generation = 1}, kSegment,
-                       old.OpenReadOnly()->get())
-                  .ok());
+  ASSERT_TRUE(
+      maps.Map({.segment = 0, .writable = 0, .generation = 1}, kSegment, old.OpenReadOnly()->get())
+          .ok());
   pins[2] = shm::PinWord(0, 1);
   const std::byte* const bytes = maps.Find(At(0, 1), 4096);
   ASSERT_TRUE(maps.Map({.segment = 0, .writable = 0, .generation = 2}, kSegment,

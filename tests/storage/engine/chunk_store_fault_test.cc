@@ -253,6 +253,37 @@ TEST_F(StoreTest, SegmentPinnedPastTheLeaseIsStrandedAndItsSessionGetsNoNewPins)
   EXPECT_TRUE(store->MayPin(1));
 }
 
+TEST_F(StoreTest, WhatTheDaemonItselfReadsIsNotStranded) {
+  Open(SmallStore(16));
+  TestSession trusted(*store, 1, true);
+  TestSession writer(*store, 2);
+  Churn(writer, 32);
+  uint64_t cursor = 0;
+  size_t pins = 0;
+  std::vector<shm::Location> held;
+  for (const ChunkInfo& info : store->List(&cursor, 1000, now_ns)) {
+    held.push_back(store->FindAndPin(1, ns, info.key, trusted.pin(pins++))->location);
+  }
+  for (int round = 0; round < 4; ++round) {
+    Churn(writer, 4);
+    now_ns += 31 * kSecondNs;
+    store->Tick(now_ns);
+  }
+  EXPECT_GT(store->stats().segments.draining, 0u);
+  EXPECT_EQ(store->stats().segments.stranded, 0u);
+  for (const shm::Location& at : held) EXPECT_NE(store->Address(at), nullptr);
+}
+
+TEST_F(StoreTest, ClaimOfTheDaemonItselfOutlastsItsCopy) {
+  Open(SmallStore(16));
+  TestSession trusted(*store, 1, true);
+  const PutGrant grant = Begin(trusted, 1, kBytes, now_ns + 1);
+  now_ns += 29 * kSecondNs;
+  store->Tick(now_ns);
+  Fill(trusted, grant, 1, kBytes, 1);
+  EXPECT_EQ(Commit(trusted, grant.claim), StatusCode::kOk);
+}
+
 TEST_F(StoreTest, HeaderNamesTheMemfdThatIsThere) {
   Open(SmallStore(16));
   TestSession session(*store, 1);
@@ -311,11 +342,11 @@ TEST_F(StoreTest, PunchedHoleIsCorruptAndNoCrash) {
   TestSession session(*store, 1);
   const PutGrant grant = Begin(session, 1, kBytes);
   Fill(session, grant, 1, kBytes, 1);
-  const Result<UniqueFd> fd = store->OpenSegment(
-      session.id(), {.segment = grant.location.segment,
-                     .generation = grant.location.generation,
-                     .bytes = kTestSegmentBytes,
-                     .writable = true});
+  const Result<UniqueFd> fd =
+      store->OpenSegment(session.id(), {.segment = grant.location.segment,
+                                        .generation = grant.location.generation,
+                                        .bytes = kTestSegmentBytes,
+                                        .writable = true});
   ASSERT_TRUE(fd.ok());
   ASSERT_EQ(fallocate(fd->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kTestSegmentBytes),
             0);

@@ -57,16 +57,16 @@ class ModelTest : public StoreTest, public ::testing::WithParamInterface<ModelCa
     client.session = std::make_unique<TestSession>(*store, next_session_++, trusted);
   }
 
-  void BeginOne(Client& client) {
+  void BeginOne(Client& client, bool trusted) {
     OpenPut put;
     put.key = Random(kKeys);
     put.chunk = {.bytes = RandomBytes(), .seed = next_seed_++};
     put.epoch = ns;
     put.deadline_ns = now_ns + static_cast<int64_t>(1 + Random(3)) * kSecondNs;
+    if (trusted) put.deadline_ns = std::max(put.deadline_ns, now_ns + kPutDeadlineNsDefault);
     put.grant = Begin(*client.session, put.key, put.chunk.bytes, put.deadline_ns);
     if (put.grant.status != StatusCode::kOk) {
-      ASSERT_TRUE(put.grant.status == StatusCode::kExists ||
-                  put.grant.status == StatusCode::kBusy);
+      ASSERT_TRUE(put.grant.status == StatusCode::kExists || put.grant.status == StatusCode::kBusy);
       return;
     }
     Fill(*client.session, put.grant, put.key, put.chunk.bytes, put.chunk.seed);
@@ -122,14 +122,15 @@ class ModelTest : public StoreTest, public ::testing::WithParamInterface<ModelCa
     const size_t word = Random(8);
     const auto held = client.pins.find(word);
     if (held != client.pins.end()) {
-      ASSERT_TRUE(PayloadIs(held->second.payload, held->second.chunk.bytes, held->second.chunk.seed));
+      ASSERT_TRUE(
+          PayloadIs(held->second.payload, held->second.chunk.bytes, held->second.chunk.seed));
       client.session->pin(word)->store(0);
       client.pins.erase(held);
       return;
     }
     const uint64_t key = Random(kKeys);
-    const auto found = store->FindAndPin(client.session->id(), ns, KeyOf(key),
-                                         client.session->pin(word));
+    const auto found =
+        store->FindAndPin(client.session->id(), ns, KeyOf(key), client.session->pin(word));
     if (!found.ok()) return;
     const std::byte* record = client.session->At(found->location);
     ASSERT_NE(record, nullptr);
@@ -176,7 +177,7 @@ class ModelTest : public StoreTest, public ::testing::WithParamInterface<ModelCa
 
   void Step(Client& client, bool trusted) {
     const uint64_t dice = Random(1000);
-    if (dice < 300) return BeginOne(client);
+    if (dice < 300) return BeginOne(client, trusted);
     if (dice < 580) return CommitOne(client);
     if (dice < 600) return AbortOne(client);
     if (dice < 640 && !trusted) return WriteLate(client);
@@ -210,7 +211,8 @@ class ModelTest : public StoreTest, public ::testing::WithParamInterface<ModelCa
 
 TEST_P(ModelTest, EveryChunkFoundHasItsBytes) {
   uint64_t seed = GetParam().seed;
-  if (const char* given = std::getenv("TERRACE_TEST_SEED")) seed = std::strtoull(given, nullptr, 10);
+  if (const char* given = std::getenv("TERRACE_TEST_SEED"))
+    seed = std::strtoull(given, nullptr, 10);
   std::cout << "seed " << seed << " (TERRACE_TEST_SEED)\n";
   random_.seed(seed);
   ChunkStoreOptions options = SmallStore(24);

@@ -77,8 +77,8 @@ TEST_P(TraceTest, SegmentsKeepWhatThePolicyKnows) {
   }
   const auto records = static_cast<uint64_t>(GetParam().share * kDistinctBlocks);
   // Open segments are not counted: three of the session, three of survivors.
-  ChunkStoreOptions options =
-      SmallStore(static_cast<uint32_t>((records + kRecordsPerSegment - 1) / kRecordsPerSegment) + 6);
+  ChunkStoreOptions options = SmallStore(
+      static_cast<uint32_t>((records + kRecordsPerSegment - 1) / kRecordsPerSegment) + 6);
   options.policy = "gittins";
   Open(options);
   TestSession session(*store, 1);
@@ -109,7 +109,8 @@ TEST_P(TraceTest, SegmentsKeepWhatThePolicyKnows) {
   }
   const ChunkStoreStats stats = store->stats();
   const double ratio = static_cast<double>(hits) / static_cast<double>(references);
-  const double moved = static_cast<double>(stats.moved_bytes) / static_cast<double>(stats.put_bytes);
+  const double moved =
+      static_cast<double>(stats.moved_bytes) / static_cast<double>(stats.put_bytes);
   std::cout << "share " << GetParam().share << ": prefix hit ratio " << ratio << ", moved a put "
             << moved << "\n";
   EXPECT_EQ(references, 288'500u);

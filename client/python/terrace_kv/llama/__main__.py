@@ -46,29 +46,47 @@ def greedy(engine: Engine, count: int) -> list[int]:
     return out
 
 
+def _open_cache(arguments: argparse.Namespace, engine: Engine) -> PrefixCache | None:
+    """The prompt's cache; None, with the reason on standard error, when it cannot be had."""
+    client = terrace_kv.Client(arguments.socket, name="terrace_kv.llama", timeout=2.0)
+    if not client.available:
+        print("terrace_kv.llama: no daemon answers: computing", file=sys.stderr)
+        return None
+    try:
+        return PrefixCache(client, engine, arguments.model, chunk_tokens=arguments.tokens_per_chunk)
+    except StateError:
+        raise
+    except ValueError as error:
+        print(f"terrace_kv.llama: {error}: computing", file=sys.stderr)
+        return None
+
+
+def _stored(ends: dict[str, int]) -> str:
+    """How a store ended, in words, with the mend for chunks that are too large."""
+    lost = ", ".join(
+        f"{count} {status}" for status, count in ends.items() if status not in ("ok", "exists")
+    )
+    words = f"stored {ends.get('ok', 0)} chunks"
+    if "invalid" in ends:
+        lost += ": too large for the daemon, lower --tokens-per-chunk"
+    return f"{words}, not stored: {lost}" if lost else words
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; answers the exit code: 0, or 2 for wrong use."""
     arguments = _arguments(argv)
     try:
-        text = Path(arguments.prompt).read_text()
+        text = Path(arguments.prompt).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         print(f"terrace_kv.llama: cannot read the prompt: {error}", file=sys.stderr)
         return 2
     try:
-        # A byte is a token at most.
-        room = min(len(text.encode()) + 16, 131072) + arguments.n_predict
-        engine = Engine(arguments.model, context_tokens=room, threads=arguments.threads)
+        engine = Engine(arguments.model, threads=arguments.threads)
         tokens = engine.tokenize(text)
         if not tokens:
             raise EngineError("the prompt is empty")
-        client = terrace_kv.Client(arguments.socket, name="terrace_kv.llama", timeout=2.0)
-        cache = None
-        if client.available:
-            cache = PrefixCache(
-                client, engine, arguments.model, chunk_tokens=arguments.tokens_per_chunk
-            )
-        else:
-            print("terrace_kv.llama: no daemon answers: computing", file=sys.stderr)
+        engine.open_context(len(tokens) + arguments.n_predict)
+        cache = _open_cache(arguments, engine)
         began = time.perf_counter()
         restored = cache.restore(tokens).tokens if cache else 0
         engine.decode(tokens[restored:])
@@ -95,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(words)
         print(
             f"[{len(tokens)} tokens, {restored} restored, first token after "
-            f"{first_token_ms:.0f} ms, stored {ends.get('ok', 0)} chunks]",
+            f"{first_token_ms:.0f} ms, {_stored(ends)}]",
             file=sys.stderr,
         )
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Sequence
@@ -89,16 +90,21 @@ class PrefixCache:
     def __init__(
         self, client: Spaces, engine: Engine, model: str | Path, *, chunk_tokens: int = 64
     ) -> None:
+        self._client = client  # a namespace ends with its client
         self._engine = engine
         self._chunk_tokens = chunk_tokens
         self._geometry = self._probe()
         digest = keys.weights_digest(model)
+        layout = self._geometry.describe()
+        # The label tells identities apart: a new engine build is a new namespace, not a refusal.
+        parts = (digest, layout, str(chunk_tokens), engine.build, engine.isa)
+        label = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         self._space: ChunkSpace = client.namespace(
-            f"llama.cpp/{Path(model).name}/{digest[:16]}/{chunk_tokens}",
+            f"llama.cpp/{Path(model).stem[:64]}/{label}",
             model=engine.description,
             weights_digest=digest,
             dtype="f16",
-            layout=self._geometry.describe(),
+            layout=layout,
             tokens_per_chunk=chunk_tokens,
             hash_algorithm="sha256",
             hash_seed=keys.SEED.decode(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,8 @@ import numpy.typing as npt
 SEQUENCE = 0  # the only sequence that is used
 MODEL_PARAMS_BYTES = 80
 CONTEXT_PARAMS_BYTES = 168
+PARAMS_BYTES_MAX = 4096  # room for a parameter struct of an unknown build
 TYPE_F16 = 1
-ROPE_MROPE = 8
 # Rotary kinds that give a cell more than one position: (name, value) of llama_rope_type.
 MULTI_ROPE = {8: "M-RoPE", 24: "vision RoPE", 40: "interleaved M-RoPE"}
 
@@ -101,6 +102,9 @@ def _load(path: Path) -> ctypes.CDLL:
         "llama_model_n_layer": (i32, [pointer]),
         "llama_model_n_swa": (i32, [pointer]),
         "llama_model_rope_type": (i32, [pointer]),
+        "llama_model_is_recurrent": (flag, [pointer]),
+        "llama_model_is_hybrid": (flag, [pointer]),
+        "llama_model_has_encoder": (flag, [pointer]),
         "llama_model_desc": (i32, [pointer, text, size]),
         "llama_vocab_n_tokens": (i32, [pointer]),
         "llama_vocab_is_eog": (flag, [pointer, i32]),
@@ -115,6 +119,7 @@ def _load(path: Path) -> ctypes.CDLL:
         "llama_state_seq_get_data": (size, [pointer, pointer, size, i32]),
         "llama_state_seq_set_data": (size, [pointer, pointer, size, i32]),
         "llama_print_system_info": (text, []),
+        "llama_version": (text, []),
         "llama_n_ctx": (u32, [pointer]),
     }
     for name, (result, arguments) in signatures.items():
@@ -124,9 +129,36 @@ def _load(path: Path) -> ctypes.CDLL:
     return library
 
 
-def _check_layout(defaults: _ContextParams) -> None:
-    if ctypes.sizeof(_ContextParams) != CONTEXT_PARAMS_BYTES:
-        raise EngineError("the context's parameters are not laid out as expected")
+def _written_bytes(path: Path, function: str) -> int:
+    """How far a function that returns a struct in memory writes: the size of that struct.
+
+    The x86-64 ABI passes the address of such a result as a hidden first argument, so the build
+    itself can be asked; room to spare keeps a larger struct from harming anything.
+    """
+    ask = ctypes.CDLL(str(path))[function]  # a function object of its own, without a signature
+    ask.restype, ask.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    room = PARAMS_BYTES_MAX
+    fills = [(ctypes.c_ubyte * room)(*([byte] * room)) for byte in (0x55, 0xAA)]
+    for fill in fills:
+        ask(ctypes.addressof(fill))
+    same = [index + 1 for index in range(room) if fills[0][index] == fills[1][index]]
+    return (max(same, default=0) + 7) // 8 * 8  # padding at the end is not written
+
+
+def _check_sizes(path: Path) -> None:
+    for function, expected in (
+        ("llama_model_default_params", MODEL_PARAMS_BYTES),
+        ("llama_context_default_params", CONTEXT_PARAMS_BYTES),
+    ):
+        seen = _written_bytes(path, function)
+        if seen != expected:
+            raise EngineError(
+                f"this llama.cpp build has other parameters: {function} gives {seen} bytes, "
+                f"not {expected}"
+            )
+
+
+def _check_defaults(defaults: _ContextParams) -> None:
     seen = (
         defaults.n_ctx,
         defaults.n_batch,
@@ -148,7 +180,7 @@ class Engine:
     model
         A GGUF file.
     context_tokens
-        The context's length.
+        The context's length; 0 leaves it to `open_context`, before which nothing can be decoded.
     threads
         Threads of a decode; two on busy cores are slower than one.
 
@@ -159,30 +191,41 @@ class Engine:
         windows, several positions a cell); the message names why.
     """
 
-    def __init__(self, model: str | Path, *, context_tokens: int, threads: int = 1) -> None:
+    def __init__(self, model: str | Path, *, context_tokens: int = 0, threads: int = 1) -> None:
         if not Path(model).is_file():
             raise EngineError(f"{model} is no file")
-        self._library = _load(_find_library())
+        path = _find_library()
+        self._library = _load(path)
+        _check_sizes(path)
         self._library.llama_log_set(_SILENT, None)
         self._library.llama_backend_init()
-        params = self._library.llama_context_default_params()
-        _check_layout(params)
+        _check_defaults(self._library.llama_context_default_params())
         self._model = self._library.llama_model_load_from_file(
             str(model).encode(), self._library.llama_model_default_params()
         )
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {model}: is it a whole GGUF file?")
         self._refuse_what_cannot_be_cut()
+        self._vocab = self._library.llama_model_get_vocab(self._model)
+        self._threads = threads
+        self._context = None
+        if context_tokens:
+            self.open_context(context_tokens)
+
+    def open_context(self, context_tokens: int) -> None:
+        """Makes the context, once: its KV memory is taken here, so count the prompt first."""
+        params = self._library.llama_context_default_params()
         params.n_ctx = (context_tokens + 255) // 256 * 256
         params.n_batch = params.n_ctx
         params.n_ubatch = 32  # from 64 up KV bits depend on how a prompt was split
         params.n_seq_max = 1
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = self._threads
         params.flash_attn_type = 1
         self._context = self._library.llama_init_from_model(self._model, params)
         if not self._context:
-            raise EngineError("llama.cpp cannot make a context: too little memory?")
-        self._vocab = self._library.llama_model_get_vocab(self._model)
+            raise EngineError(
+                f"llama.cpp cannot make a context of {context_tokens} tokens: too little memory?"
+            )
 
     def _refuse_what_cannot_be_cut(self) -> None:
         window = self._library.llama_model_n_swa(self._model)
@@ -190,6 +233,10 @@ class Engine:
             raise EngineError(
                 f"a sliding window (SWA, {window} tokens): its cells cannot be cut by token"
             )
+        for kind in ("is_recurrent", "is_hybrid", "has_encoder"):
+            if getattr(self._library, f"llama_model_{kind}")(self._model):
+                name = kind.partition("_")[2]
+                raise EngineError(f"a model with {name} state: it cannot be cut by token")
         rope = self._library.llama_model_rope_type(self._model)
         if rope in MULTI_ROPE:
             raise EngineError(f"{MULTI_ROPE[rope]}: a cell has several positions and cannot be cut")
@@ -214,12 +261,16 @@ class Engine:
     @property
     def build(self) -> str:
         """The engine's build: KV bytes of another one are not comparable."""
-        return "xllamacpp " + importlib.metadata.version("xllamacpp")
+        own = self._library.llama_version().decode()
+        return f"xllamacpp {importlib.metadata.version('xllamacpp')}, llama {own}"
 
     @property
     def isa(self) -> str:
-        """What the CPU kernels were chosen by."""
-        return str(self._library.llama_print_system_info().decode().strip())
+        """What the bits of the CPU kernels depend on: instruction sets, and libm's own choice."""
+        info = self._library.llama_print_system_info().decode()
+        enabled = [part.split("=")[0].strip() for part in info.split("|") if "= 1" in part]
+        features = " ".join(name.rpartition(":")[2].strip() for name in enabled)
+        return f"{platform.machine()} {features} {''.join(platform.libc_ver())}"
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens of ``text``, with the model's own start token."""
@@ -262,8 +313,8 @@ class Engine:
         return np.frombuffer(view, dtype=np.float32).copy()
 
     def clear(self) -> None:
-        """Forgets the sequence."""
-        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+        """Forgets the sequence; its bytes stay where they are, unreadable."""
+        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), False)
 
     def state(self) -> npt.NDArray[np.uint8]:
         """The sequence's state as the engine writes it, uint8, one dimension."""
@@ -288,5 +339,6 @@ class Engine:
 
     def close(self) -> None:
         """Frees context and model."""
-        self._library.llama_free(self._context)
+        if self._context:
+            self._library.llama_free(self._context)
         self._library.llama_model_free(self._model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,8 +59,9 @@ def weights_digest(model: str | Path) -> str:
             known = {}
     except (OSError, ValueError):
         known = {}
-    if isinstance(known.get(identity), str):
-        return str(known[identity])
+    remembered = known.get(identity)
+    if isinstance(remembered, str) and re.fullmatch("[0-9a-f]{64}", remembered):
+        return remembered
     with open(model, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     known[identity] = digest

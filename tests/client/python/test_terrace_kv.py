@@ -1,0 +1,166 @@
+"""The Python package against a real daemon."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import terrace_kv
+
+
+def random_chunks(count: int, size: int) -> list[tuple[bytes, bytes]]:
+    return [(f"key {n}".encode(), os.urandom(size + n)) for n in range(count)]
+
+
+def wait_until(condition: Any, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_put_match_get_are_the_same_bytes(daemon: Any) -> None:
+    with terrace_kv.Client(daemon.socket) as client:
+        ns = client.namespace("n", model="m", tokens_per_chunk=64)
+        items = random_chunks(40, 50_000)
+        assert ns.put(items) == ["ok"] * 40
+        assert ns.put(items[:2]) == ["exists"] * 2
+        keys = [key for key, _ in items]
+        assert ns.match([*keys, b"absent"]) == 40
+        assert ns.states([keys[0], b"absent"]) == ["ready", "absent"]
+        for pin, (_, payload) in zip(ns.get(keys, verify=True), items, strict=True):
+            assert pin is not None and bytes(pin) == payload
+        assert ns.get([b"absent"]) == [None]
+        assert ns.prefetch([keys[0], b"absent"]) == ["ok", "not found"]
+        assert ns.lease([keys[0]], 60.0) == ["ok"]
+        assert ns.remove([keys[1]]) == ["ok"]
+        assert ns.match(keys) == 1
+
+
+def test_another_client_reads_what_one_put(daemon: Any) -> None:
+    first, second = terrace_kv.Client(daemon.socket), terrace_kv.Client(daemon.socket)
+    assert first.namespace("n").put([(b"k", b"payload" * 1000)]) == ["ok"]
+    pin = second.namespace("n").get([b"k"])[0]
+    assert pin is not None and bytes(pin) == b"payload" * 1000
+
+
+def test_long_keys_and_parts_are_told_apart(daemon: Any) -> None:
+    ns = terrace_kv.Client(daemon.socket).namespace("n", ranks=2)
+    long_key = b"x" * 100
+    assert ns.put([(long_key, b"a")]) == ["ok"]
+    assert ns.put([(long_key, b"b")], part=1) == ["ok"]
+    assert [bytes(ns.get([long_key], part=part)[0] or b"") for part in (0, 1)] == [b"a", b"b"]
+    assert ns.get([b"x" * 99]) == [None]
+
+
+def test_arrays_share_the_pins_memory_and_hold_it(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    ns = client.namespace("n")
+    payload = np.arange(50_000, dtype=np.float32)
+    assert ns.put([(b"k", payload)]) == ["ok"]
+    pin = ns.get([b"k"])[0]
+    assert pin is not None
+    array = np.frombuffer(pin, dtype=np.float32)
+    again = np.frombuffer(pin, dtype=np.float32)
+    assert array.ctypes.data == again.ctypes.data
+    assert not array.flags.writeable
+    with pytest.raises(BufferError):
+        pin.release()
+    del pin, again, ns
+    client.close()
+    gc.collect()
+    assert np.array_equal(array, payload)
+
+
+def test_released_pin_has_no_bytes(daemon: Any) -> None:
+    ns = terrace_kv.Client(daemon.socket).namespace("n")
+    ns.put([(b"k", b"payload")])
+    pin = ns.get([b"k"])[0]
+    assert pin is not None
+    with pin:
+        assert memoryview(pin).readonly
+    with pytest.raises(BufferError):
+        memoryview(pin)
+
+
+def test_wrong_use_is_an_error(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    client.namespace("n", dtype="f16")
+    with pytest.raises(ValueError, match="dtype"):
+        client.namespace("n", dtype="bf16")
+    ns = client.namespace("n", dtype="f16")
+    with pytest.raises(ValueError):
+        ns.match([b""])
+    with pytest.raises(TypeError):
+        ns.match(["text"])  # type: ignore[list-item]
+    with pytest.raises(ValueError):
+        ns.get([b"k"], timeout=-1)
+    assert ns.put([(b"k", b"")]) == ["invalid"]
+    assert ns.put([(b"k", bytes(2 << 20))]) == ["invalid"]
+
+
+def test_waiting_get_releases_the_interpreter(daemon: Any) -> None:
+    ns = terrace_kv.Client(daemon.socket).namespace("n")
+    ticks = 0
+
+    def count() -> None:
+        nonlocal ticks
+        for _ in range(20):
+            ticks += 1
+            time.sleep(0.001)
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    for n in range(100):
+        ns.put([(n.to_bytes(4, "little"), bytes(100_000))])
+    counting.join()
+    assert ticks == 20
+
+
+def test_daemon_away_is_a_miss_and_it_comes_back(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    ns = client.namespace("n")
+    ns.put([(b"k", b"payload")])
+    pin = ns.get([b"k"])[0]
+    daemon.kill()
+    wait_until(lambda: not client.available)
+    began = time.monotonic()
+    assert ns.get([b"k"]) == [None]
+    assert ns.put([(b"k", b"payload")]) == ["unavailable"]
+    assert ns.match([b"k"]) == 0
+    assert time.monotonic() - began < 1.0
+    with pytest.raises(terrace_kv.Unavailable):
+        client.status()
+    assert pin is not None and bytes(pin) == b"payload"  # mapped reads still work
+    daemon.start()
+    wait_until(lambda: ns.put([(b"k", b"new")]) == ["ok"])
+    got = ns.get([b"k"])[0]
+    assert got is not None and bytes(got) == b"new"
+    assert bytes(pin) == b"payload"
+
+
+def test_forked_child_connects_anew(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    ns = client.namespace("n")
+    ns.put([(b"k", b"payload")])
+    child = os.fork()
+    if child == 0:
+        try:
+            pin = ns.get([b"k"], timeout=10)[0]
+            fresh = ns.put([(b"from the child", b"c")], timeout=10)
+            os._exit(0 if pin is not None and bytes(pin) == b"payload" and fresh == ["ok"] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    pin = ns.get([b"from the child"])[0]
+    assert pin is not None and bytes(pin) == b"c"
+
+
+def test_status_names_the_session(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket, name="my engine")
+    assert "my engine" in [session["name"] for session in client.status()["sessions"]]

@@ -1,0 +1,34 @@
+"""A private terraced for a test."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import time
+
+BIN = pathlib.Path(os.environ["TERRACE_BIN"])
+
+
+class Terraced:
+    """Runs on a socket in ``folder``; 64 MiB in segments of 2 MiB."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.socket = str(folder / "t.sock")
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process and waits until its socket is there."""
+        self.process = subprocess.Popen(
+            [BIN / "terraced", "--socket", self.socket, "--dram", "64MiB", "--segment", "2MiB"]
+        )
+        deadline = time.monotonic() + 20
+        while not pathlib.Path(self.socket).exists():
+            assert self.process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """Ends the process as a crash would; its socket file stays."""
+        self.process.kill()
+        self.process.wait()
+        pathlib.Path(self.socket).unlink(missing_ok=True)
