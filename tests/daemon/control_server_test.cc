@@ -79,6 +79,7 @@ class ControlServerTest : public testing::Test {
     tenant.segment_bytes = kSegment;
     tenant.memory.best = PageRung::kSmall;
     tenant.seed = 3;
+    tenant.boot_epoch = 9;
     ShardOptions options;
     options.tenants.push_back(tenant);
     shard_ = *Shard::Create(std::move(options));

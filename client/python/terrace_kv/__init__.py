@@ -21,13 +21,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from terrace_kv import _core
 from terrace_kv._core import Pin, __version__
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["Client", "Namespace", "Pin", "Unavailable", "__version__"]
 
@@ -89,7 +86,7 @@ class Namespace:
         return self._core.get(list(keys), part, timeout, verify, wait)
 
     def put(
-        self, items: Sequence[tuple[bytes, Buffer]], *, part: int = 0, timeout: float = 30.0
+        self, items: Sequence[tuple[bytes, Any]], *, part: int = 0, timeout: float = 30.0
     ) -> list[str]:
         """Stores chunks whose keys are absent.
 

@@ -21,7 +21,7 @@ class ClientFaults : public testing::Test {
  protected:
   ClientFaults() {
     Result<std::unique_ptr<Client>> client =
-        Client::Connect({.socket = daemon_.socket(), .client_name = "test"});
+        Client::Connect({.socket = daemon_.socket(), .client_name = "under-test"});
     EXPECT_TRUE(client.ok()) << client.status().ToString();
     client_ = *std::move(client);
     NamespaceIdentity identity;
@@ -136,7 +136,7 @@ TEST_F(ClientFaults, AControlCallToAStoppedDaemonEnds) {
   EXPECT_TRUE(client_->StatusJson().ok());
 }
 
-TEST_F(ClientFaults, APinOfAPausedNamespaceDoesNotHoldTheOldSessionAlive) {
+TEST_F(ClientFaults, TheLastPinOfAClosedClientEndsTheSession) {
   ASSERT_EQ(PutOne(1), StatusCode::kOk);
   Pin pin;
   ASSERT_EQ(names_->GetOne(Key(1), &pin), StatusCode::kOk);
@@ -147,7 +147,7 @@ TEST_F(ClientFaults, APinOfAPausedNamespaceDoesNotHoldTheOldSessionAlive) {
   // The daemon forgets the session once its doorbell is closed.
   EXPECT_TRUE(Soon([&] {
     const Result<std::string> status = (*watcher)->StatusJson();
-    return status.ok() && status->find("\"test\"") == std::string::npos;
+    return status.ok() && status->find("under-test") == std::string::npos;
   }));
 }
 

@@ -43,7 +43,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"TwoWindows", 1, {2, 1}, {".xxx", "..x."}, 3},
                     Case{"RanksTimesGroups", 2, {0, 1}, {"xxx.", "xxxx", "..x.", ".xx."}, 3},
                     Case{"OneRankLacksTheTail", 2, {0, 1}, {"xxxx", "xxxx", "xxxx", ".x.."}, 2}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& row) { return std::string(row.param.name); });
 
 // The definition, word for word.
 size_t Naive(const Case& c) {

@@ -65,8 +65,8 @@ def test_arrays_share_the_pins_memory_and_hold_it(daemon: Any) -> None:
     assert ns.put([(b"k", payload)]) == ["ok"]
     pin = ns.get([b"k"])[0]
     assert pin is not None
-    array = np.frombuffer(pin, dtype=np.float32)
-    again = np.frombuffer(pin, dtype=np.float32)
+    array = np.frombuffer(memoryview(pin), dtype=np.float32)
+    again = np.frombuffer(memoryview(pin), dtype=np.float32)
     assert array.ctypes.data == again.ctypes.data
     assert not array.flags.writeable
     with pytest.raises(BufferError):
