@@ -6,8 +6,15 @@
 // throws, none waits beyond its deadline, and while the daemon is away every call answers
 // kUnavailable at once; the client reconnects by itself and registers its namespaces again.
 //
-// A forked child holds nothing of its parent's session: its first call connects anew.  Pins taken
-// before the fork must not be used in the child.
+// A forked child holds nothing of its parent's session: its first call connects anew, waiting up to
+// the connect timeout.  Pins and tickets from before the fork stay the parent's: the child may let
+// go of them, but not use them.
+//
+// After an epoch bump (by anybody) a Namespace answers kStale, a miss, until the library has
+// registered it again; the first call that finds out asks for that, in the background.
+//
+// Calls without a timeout of their own, the control plane's included, end after 5 s with kDeadline.
+// The library has one thread a Client, which blocks every signal.
 //
 // Threads: a Client and its Namespaces may be used from any number of threads.  A Pin has one user
 // at a time and may outlive the Client.
@@ -80,7 +87,8 @@ struct MatchResult {
 };
 
 struct GetResult {
-  StatusCode status = StatusCode::kNotFound;  // kOk: `pin` is held
+  // kOk: `pin` is held.  kBusy: being written, or no pin is free.  All others are misses too.
+  StatusCode status = StatusCode::kNotFound;
   Pin pin;
 };
 
@@ -118,14 +126,15 @@ class PutTicket {
   std::span<const Grant> Wait();
 
   // Fills grant `i` from `source` with a non-temporal copy that hashes as it goes.
-  // REQUIRES: grant i is kOk and not yet filled.
+  // Past the put's deadline it writes nothing: the claim's end is then kDeadline.
+  // REQUIRES: Wait was called; grant i is kOk and not yet filled.
   void Fill(size_t i, const void* source);
 
   // Hashes what somebody else (a GPU's DMA) has written into grant `i`.
   void Seal(size_t i);
 
-  // Publishes what was filled or sealed, aborts the rest; answers each request's end.  The second
-  // form does not wait: the answers come with Finish.
+  // Publishes what was filled or sealed, aborts the rest (kCancelled); answers each request's end.
+  // The second form does not wait: the answers come with Finish, which is called once.
   std::vector<StatusCode> Commit();
   void CommitAsync();
   std::vector<StatusCode> Finish();
@@ -168,7 +177,9 @@ class Namespace {
   // BeginPut, fill, commit.  kExists is success of another kind: the key is there or on its way.
   std::vector<StatusCode> Put(std::span<const PutItem> items, int64_t timeout_ns = 30'000'000'000);
 
-  // Sends the claims and returns; several tickets may be in flight.  At most 256 requests.
+  // Sends the claims and returns; several tickets may be in flight, up to 64 requests a process.  1
+  // to 256 keys, else kInvalid.  Without shared memory the ticket fills buffers of this process,
+  // and the claims are taken with the commit.
   Result<PutTicket> BeginPut(std::span<const PutRequest> requests,
                              int64_t timeout_ns = 30'000'000'000);
 

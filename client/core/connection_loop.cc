@@ -184,23 +184,21 @@ Status Connection::Loop::Attach(uint64_t boot_epoch) {
   auto index = attached.getIndex();
   auto memory = attached.getMemory();
   auto doorbell = attached.getDoorbell();
-  const kj::Maybe<int> index_fd = Within(index.getFd());
-  const kj::Maybe<int> memory_fd = Within(memory.getFd());
-  const kj::Maybe<int> doorbell_fd = Within(doorbell.getFd());
-  if (index_fd == nullptr || memory_fd == nullptr || doorbell_fd == nullptr) {
+  const int index_fd = Within(index.getFd()).orDefault(-1);
+  const int memory_fd = Within(memory.getFd()).orDefault(-1);
+  const int doorbell_fd = Within(doorbell.getFd()).orDefault(-1);
+  if (index_fd < 0 || memory_fd < 0 || doorbell_fd < 0 || attached.getIndexBytes() == 0 ||
+      attached.getMemoryBytes() == 0) {
     return Status(StatusCode::kUnavailable, "the daemon's descriptors did not arrive");
   }
-  Result<Mapping> index_map =
-      Mapping::MapReadOnly(KJ_ASSERT_NONNULL(index_fd), attached.getIndexBytes());
+  Result<Mapping> index_map = Mapping::MapReadOnly(index_fd, attached.getIndexBytes());
   if (!index_map.ok()) return index_map.status();
-  Result<Mapping> memory_map =
-      Mapping::MapReadWrite(KJ_ASSERT_NONNULL(memory_fd), attached.getMemoryBytes());
+  Result<Mapping> memory_map = Mapping::MapReadWrite(memory_fd, attached.getMemoryBytes());
   if (!memory_map.ok()) return memory_map.status();
-  Session::Parts parts{
-      .index = *std::move(index_map),
-      .memory = *std::move(memory_map),
-      .doorbell = UniqueFd(fcntl(KJ_ASSERT_NONNULL(doorbell_fd), F_DUPFD_CLOEXEC, 0)),
-      .boot_epoch = boot_epoch};
+  Session::Parts parts{.index = *std::move(index_map),
+                       .memory = *std::move(memory_map),
+                       .doorbell = UniqueFd(fcntl(doorbell_fd, F_DUPFD_CLOEXEC, 0)),
+                       .boot_epoch = boot_epoch};
   auto wake = [weak = owner_.weak_from_this()] {
     const std::shared_ptr<Connection> connection = weak.lock();
     if (connection != nullptr) connection->RequestHousekeeping();

@@ -21,9 +21,6 @@ constexpr uint32_t kSampleSegments = 64;
 // Samples looked through for a victim without pins, before pinned ones are emptied: bounds the time
 // that a put may wait in a pool full of pins.
 constexpr int kSamplesMax = 4;
-// Moving costs a copy, and too low a bar is a disaster: the price with a little on top.  On the
-// trace 1.1 halves the moves and loses no hits (chunk_store_trace_test; 0.9: five times the moves).
-constexpr double kPriceFactor = 1.1;
 constexpr uint32_t kAppraisedRecordsMax = 512;  // of a segment of many small records: a sample
 // Pinned segments that are emptied at once, a share of the pool: more would throw content away for
 // room that only comes back with the pins.
@@ -102,8 +99,7 @@ bool ChunkStore::ReclaimUnpinned(int64_t now_ns) {
     // A pool of few segments has no tenth percentile: the second cheapest, for the cheapest would
     // be measured against itself.
     const size_t at = std::min(std::max<size_t>(sample.size() / 10, 1), sample.size() - 1);
-    const double price =
-        kPriceFactor * sample[at].worth / static_cast<double>(options_.segment_bytes);
+    const double price = sample[at].worth / static_cast<double>(options_.segment_bytes);
     for (const Victim& victim : sample) {
       if (pins_.IsPinned(victim.segment, pool_->at(victim.segment).generation)) continue;
       if (!Evacuate(victim, price, now_ns)) continue;

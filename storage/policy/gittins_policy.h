@@ -7,8 +7,8 @@
 // Uses between which nothing was inserted are one use: no decision could fall between them, and a
 // client that touches a chunk once a layer does not make it a classic.
 //
-// Memory: 32 bytes a chunk; ghosts for 3 capacities of insertions after they left, in at most
-// 1/256 of the capacity (and 4 M of them); 0.1 MiB of tables.  A refit, every 1/8 capacity of
+// Memory: 32 bytes a chunk; ghosts for 12 capacities of insertions after they left, in at most
+// 1/128 of the capacity (and 4 M of them); 0.1 MiB of tables.  A refit, every 1/2 capacity of
 // inserted bytes, costs the same for any number of chunks (about 0.1 ms).
 //
 // Threads: belongs to one shard.  Every call runs to completion and does no I/O.

@@ -12,7 +12,7 @@ constexpr double kStartPseudoCount = 1;
 constexpr double kDecay = 0.9;
 
 // The chance of use in each half octave while nothing is known.
-constexpr double kStartHazard = 0.05;
+constexpr double kStartHazard = 0.01;
 
 }  // namespace
 

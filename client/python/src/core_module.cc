@@ -255,7 +255,8 @@ NamespaceIdentity Identity(const std::string& label, const nb::dict& fields) {
 }  // namespace
 }  // namespace terrace
 
-// nanobind's macro names its argument.
+// nanobind's macro names its argument, and takes it by value.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 NB_MODULE(_core, module) {
   using namespace terrace;
   module.attr("__version__") = TERRACE_VERSION;

@@ -80,6 +80,10 @@ TEST_P(TraceTest, SegmentsKeepWhatThePolicyKnows) {
   ChunkStoreOptions options = SmallStore(
       static_cast<uint32_t>((records + kRecordsPerSegment - 1) / kRecordsPerSegment) + 6);
   options.policy = "gittins";
+  if (const char* seed = std::getenv("TERRACE_TEST_SEED")) {
+    options.seed = std::strtoull(seed, nullptr, 10);
+  }
+  std::cout << "seed " << options.seed << " (TERRACE_TEST_SEED)\n";
   Open(options);
   TestSession session(*store, 1);
 

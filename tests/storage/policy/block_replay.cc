@@ -33,7 +33,6 @@ void BlockReplay::Use(uint64_t block) {
   if (found == blocks_.end()) {
     if (blocks_.size() == capacity_blocks_) EvictOne();
     const PolicyHandle handle = policy_.Insert(ReplayKeyHash(block), kReplayBlockBytes);
-    ++counts_.puts;
     const uint32_t group = group_of_(handle);
     const auto place = groups_[group].insert(groups_[group].end(), block);
     blocks_.emplace(block, Block{.handle = handle, .group = group, .place = place});

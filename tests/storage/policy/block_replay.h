@@ -26,13 +26,10 @@ uint64_t ReplayKeyHash(uint64_t block);
 struct ReplayCounts {
   uint64_t references = 0;
   uint64_t prefix_hits = 0;
-  uint64_t puts = 0;
-  uint64_t moves = 0;
 
   double prefix_hit_ratio() const {
     return static_cast<double>(prefix_hits) / static_cast<double>(references);
   }
-  double moved_per_put() const { return static_cast<double>(moves) / static_cast<double>(puts); }
 };
 
 class BlockReplay {

@@ -80,8 +80,9 @@ Trace SynthesizeTrace(uint64_t seed, uint32_t request_count) {
     if (!open.empty() && random.Unit() < 0.4) {
       // Recent ones come back sooner: the square leans towards the end of the list.
       const double lean = 1 - random.Unit() * random.Unit();
-      const auto chosen = open.begin() + static_cast<std::ptrdiff_t>(
-          std::min(lean, 0.999999) * static_cast<double>(open.size()));
+      const auto chosen =
+          open.begin() +
+          static_cast<std::ptrdiff_t>(std::min(lean, 0.999999) * static_cast<double>(open.size()));
       conversation = *chosen;
       open.erase(chosen);
     } else {

@@ -1,0 +1,46 @@
+#include "bench/bench.h"
+
+#include <CLI/CLI.hpp>
+
+#include "bench/measure.h"
+
+namespace terrace {
+
+int RunBench(int argc, char** argv) {
+  CLI::App app{"terrace bench measures against this machine's limits, in one run"};
+  app.name("terrace bench");
+  app.require_subcommand(1);
+  int code = 0;
+
+  HitOptions hit;
+  CLI::App* hits = app.add_subcommand("hit", "lookup + pin + first byte in DRAM");
+  hits->add_option("--entries", hit.entries, "chunks of 4 KiB (1,000,000)")
+      ->check(CLI::Range(1000ul, 100'000'000ul));
+  hits->add_option("--index-slots", hit.index_slots, "slots of the index: a power of two");
+  hits->add_flag("--json", hit.json);
+  hits->callback([&] { code = RunHit(hit); });
+
+  PutBenchOptions put;
+  CLI::App* puts = app.add_subcommand("put", "1 MiB chunks against a copy with hash");
+  puts->add_option("--clients", put.clients, "numbers of client processes (1 2 4)");
+  puts->add_option("--rounds", put.rounds, "rounds of which the median is taken (9)")
+      ->check(CLI::Range(1u, 1000u));
+  puts->add_flag("--json", put.json);
+  puts->callback([&] { code = RunPutBench(put); });
+
+  TraceOptions trace;
+  CLI::App* traces = app.add_subcommand("trace", "replay requests through two client processes");
+  traces->add_option("file", trace.file, "JSON lines with hash_ids")->required();
+  traces->add_option("--share", trace.shares, "capacity as shares of the distinct blocks");
+  traces->add_flag("--json", trace.json);
+  traces->callback([&] { code = RunTrace(trace); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return code;
+}
+
+}  // namespace terrace

@@ -1,0 +1,72 @@
+#pragma once
+
+// Small tools of the workloads: quantiles, seeded randomness, progress, page size of a daemon.
+//
+// Threads: values.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "client/core/client.h"
+
+namespace terrace {
+
+// REQUIRES: not empty.  Reorders `samples`.
+inline double Quantile(std::vector<double>& samples, double share) {
+  const auto at = static_cast<size_t>(share * static_cast<double>(samples.size() - 1));
+  std::nth_element(samples.begin(), samples.begin() + static_cast<ptrdiff_t>(at), samples.end());
+  return samples[at];
+}
+
+inline double Median(std::vector<double> samples) { return Quantile(samples, 0.5); }
+
+class Random {  // SplitMix64
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t Next() {
+    uint64_t z = (state_ += 0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  uint64_t Below(uint64_t bound) { return Next() % bound; }
+
+ private:
+  uint64_t state_;
+};
+
+inline void Progress(const std::string& words) {
+  std::fprintf(stderr, "bench: %s\n", words.c_str());
+}
+
+// Of the first tenant's DRAM tier, from the daemon's status; 0 when it says nothing.
+uint64_t PageBytes(Client& client);
+
+// The key of number `n`, 32 bytes.
+shm::ChunkKey NumberedKey(uint64_t n);
+
+struct HitOptions {
+  uint64_t entries = 1'000'000;
+  uint64_t index_slots = 0;
+  bool json = false;
+};
+int RunHit(const HitOptions& options);
+
+struct PutBenchOptions {
+  std::vector<uint32_t> clients = {1, 2, 4};
+  uint32_t rounds = 9;
+  bool json = false;
+};
+int RunPutBench(const PutBenchOptions& options);
+
+struct TraceOptions {
+  std::string file;
+  std::vector<double> shares = {0.02, 0.05, 0.10};
+  bool json = false;
+};
+int RunTrace(const TraceOptions& options);
+
+}  // namespace terrace

@@ -1,0 +1,79 @@
+#include "bench/private_daemon.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+
+#include "client/core/client.h"
+#include "storage/base/clock.h"
+
+namespace terrace {
+namespace {
+
+constexpr int64_t kStartNs = 30 * kNsPerSecond;
+
+std::string Beside(const char* name) {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return self.parent_path() / name;
+}
+
+}  // namespace
+
+Result<PrivateDaemon> PrivateDaemon::Start(const std::vector<std::string>& arguments) {
+  char folder[] = "/tmp/terrace-bench-XXXXXX";
+  if (mkdtemp(folder) == nullptr) return ErrnoStatus("mkdtemp /tmp/terrace-bench", errno);
+  const std::string binary = Beside("terraced");
+  const std::string socket = std::string(folder) + "/terraced.sock";
+  std::vector<std::string> words = {binary, "--socket", socket, "--log-level", "warning"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  const pid_t pid = fork();
+  if (pid < 0) return ErrnoStatus("fork", errno);
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a killed bench leaves no daemon behind
+    execv(binary.c_str(), argv.data());
+    _exit(127);
+  }
+  PrivateDaemon daemon(pid, folder);
+  const int64_t until = MonotonicNs() + kStartNs;
+  while (MonotonicNs() < until) {
+    int ended = 0;
+    if (waitpid(pid, &ended, WNOHANG) == pid) {
+      daemon.pid_ = 0;
+      return Status(StatusCode::kInvalid, binary + " did not start; what it says stands above");
+    }
+    ClientOptions options;
+    options.socket = socket;
+    options.client_name = "bench";
+    options.connect_timeout_ns = 200 * kNsPerMs;
+    options.reconnect = false;
+    if (Client::Connect(options).ok()) return daemon;
+    usleep(20'000);
+  }
+  return Status(StatusCode::kDeadline, binary + " did not serve within 30 s");
+}
+
+PrivateDaemon::PrivateDaemon(PrivateDaemon&& other) noexcept
+    : pid_(std::exchange(other.pid_, 0)),
+      folder_(std::exchange(other.folder_, "")),
+      socket_(std::move(other.socket_)) {}
+
+PrivateDaemon::~PrivateDaemon() {
+  if (pid_ > 0) {
+    kill(pid_, SIGTERM);
+    waitpid(pid_, nullptr, 0);
+  }
+  std::error_code error;
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, error);
+}
+
+}  // namespace terrace
