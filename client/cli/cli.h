@@ -19,6 +19,7 @@ inline constexpr int kExitUsage = 2;
 struct CliOptions {
   std::string socket;  // empty: the client's search order
   bool json = false;
+  std::string version;  // of this program
 };
 
 // Connects, or says why not on stderr and answers null.

@@ -101,14 +101,45 @@ Finding CheckKernel() {
       .mend = {}};
 }
 
-// Put, get, compare, remove: in a namespace of its own.
-Finding CheckRoundTrip(const CliOptions& options) {
-  Finding finding{.grade = Grade::kFailure, .subject = "round trip", .found = {}, .mend = {}};
+// The versions of the two sides; a difference is worth a look.
+Finding CompareVersions(const std::string& own, const std::string& status) {
+  Finding finding{.grade = Grade::kOk, .subject = "versions", .found = {}, .mend = {}};
+  boost::system::error_code error;
+  const json::value answer = json::parse(status, error);
+  const json::value* version =
+      error || !answer.is_object() ? nullptr : answer.as_object().if_contains("version");
+  const std::string daemon = version != nullptr && version->is_string()
+                                 ? std::string(version->as_string())
+                                 : std::string("unknown");
+  finding.found = "terrace " + own + ", terraced " + daemon;
+  if (daemon == own) return finding;
+  finding.grade = Grade::kWarning;
+  finding.mend = "install both of one version and restart terraced";
+  return finding;
+}
+
+Result<std::unique_ptr<Client>> Connect(const CliOptions& options) {
   ClientOptions wanted;
   wanted.socket = options.socket;
   wanted.client_name = "terrace doctor";
   wanted.reconnect = false;
-  Result<std::unique_ptr<Client>> client = Client::Connect(wanted);
+  return Client::Connect(wanted);
+}
+
+Finding CheckVersions(const std::string& own, const Result<std::unique_ptr<Client>>& client) {
+  if (client.ok()) {
+    const Result<std::string> status = (*client)->StatusJson();
+    if (status.ok()) return CompareVersions(own, *status);
+  }
+  return {.grade = Grade::kWarning,
+          .subject = "versions",
+          .found = "terrace " + own + ", no daemon to compare with",
+          .mend = "start terraced, or name its socket with --socket"};
+}
+
+// Put, get, compare, remove: in a namespace of its own.
+Finding CheckRoundTrip(const Result<std::unique_ptr<Client>>& client) {
+  Finding finding{.grade = Grade::kFailure, .subject = "round trip", .found = {}, .mend = {}};
   if (!client.ok()) {
     finding.found = client.status().message();
     finding.mend = "start terraced, or name its socket with --socket";
@@ -119,6 +150,7 @@ Finding CheckRoundTrip(const CliOptions& options) {
   const Result<std::shared_ptr<Namespace>> ns = (*client)->Register(identity);
   if (!ns.ok()) {
     finding.found = ns.status().ToString();
+    finding.mend = "look at `terrace namespaces` and at the daemon's log";
     return finding;
   }
   const std::string words = "doctor " + std::to_string(getpid());
@@ -156,6 +188,7 @@ const char* GradeName(Grade grade) {
 }  // namespace
 
 int RunDoctor(const CliOptions& options) {
+  const Result<std::unique_ptr<Client>> client = Connect(options);
   const std::vector<Finding> findings = {
       CheckKernel(),
       CheckHugePages(),
@@ -164,7 +197,8 @@ int RunDoctor(const CliOptions& options) {
       CheckLimit("locked memory", RLIMIT_MEMLOCK, kGiB,
                  "LimitMEMLOCK=infinity in the unit: io_uring registers buffers with it"),
       CheckIoUring(),
-      CheckRoundTrip(options),
+      CheckVersions(options.version, client),
+      CheckRoundTrip(client),
   };
   json::array out;
   bool failed = false;

@@ -83,6 +83,7 @@ int Run(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();
   Arguments arguments;
+  arguments.options.version = TERRACE_VERSION;
   app.add_option("--socket", arguments.options.socket,
                  "the daemon's socket; $TERRACE_SOCKET, then the default place otherwise");
   app.add_flag("--json", arguments.options.json, "for programs");

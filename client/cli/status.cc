@@ -1,10 +1,13 @@
 // `terrace status`: tiers as bars, sessions, warnings.
 
+#include <poll.h>
+#include <signal.h>
+
 #include <boost/json.hpp>
-#include <chrono>
-#include <csignal>
+#include <cmath>
 #include <cstdio>
-#include <thread>
+#include <exception>
+#include <optional>
 
 #include "client/cli/cli.h"
 
@@ -99,33 +102,64 @@ void Print(const json::object& status) {
   }
 }
 
-volatile std::sig_atomic_t interrupted = 0;
+// False when the daemon's answer lacks what is shown here.
+bool PrintAnswer(const std::string& text) {
+  try {
+    Print(json::parse(text).as_object());
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+volatile sig_atomic_t interrupted = 0;
+
+// Ctrl-C ends the wait.  The signal is let in only here, so that none is lost between a check and
+// the wait.
+class Watch {
+ public:
+  Watch() {
+    signal(SIGINT, [](int) { interrupted = 1; });
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    sigprocmask(SIG_BLOCK, &held, &before_);
+    sigdelset(&before_, SIGINT);
+  }
+
+  // False once Ctrl-C was pressed.
+  bool Wait(double seconds) const {
+    const double whole = std::floor(seconds);
+    const timespec wait{.tv_sec = static_cast<time_t>(whole),
+                        .tv_nsec = static_cast<long>((seconds - whole) * 1e9)};
+    (void)ppoll(nullptr, 0, &wait, &before_);
+    return interrupted == 0;
+  }
+
+ private:
+  sigset_t before_{};
+};
 
 }  // namespace
 
 int RunStatus(const CliOptions& options, bool watch, double seconds) {
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
-  if (watch) std::signal(SIGINT, [](int) { interrupted = 1; });
-  while (interrupted == 0) {
+  std::optional<Watch> watching;
+  if (watch) watching.emplace();
+  do {
     const Result<std::string> text = client->StatusJson();
     if (!text.ok()) return Explain(text.status());
     if (watch && !options.json) std::printf("\033[H\033[J");
     if (options.json) {
       std::printf("%s\n", text->c_str());
-    } else {
-      boost::system::error_code error;
-      const json::value status = json::parse(*text, error);
-      if (error || !status.is_object()) {
-        return Explain(Status(StatusCode::kCorrupt, "the daemon's status is no JSON object"));
-      }
-      Print(status.as_object());
+    } else if (!PrintAnswer(*text)) {
+      return Explain(Status(StatusCode::kCorrupt,
+                            "the daemon's status has another shape: run terraced and terrace of "
+                            "one version, or use --json"));
     }
     std::fflush(stdout);
-    if (!watch) break;
-    // A signal ends the wait early.
-    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-  }
+  } while (watching.has_value() && watching->Wait(seconds));
   return 0;
 }
 

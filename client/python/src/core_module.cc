@@ -7,7 +7,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
+#include <optional>
 #include <string>
+#include <typeinfo>
 
 #include "client/core/client.h"
 
@@ -152,16 +155,20 @@ struct PyNamespace {
     std::vector<std::unique_ptr<Borrowed>> borrowed;
     std::vector<PutItem> wanted;
     for (nb::handle item : items) {
-      const auto pair = nb::cast<nb::tuple>(item);
-      if (pair.size() != 2) throw nb::value_error("an item is a pair (key, buffer)");
-      const auto key = nb::cast<nb::bytes>(pair[0]);
+      if (!nb::isinstance<nb::tuple>(item) || nb::len(item) != 2) {
+        throw nb::type_error("an item is a tuple (key, buffer)");
+      }
+      const auto pair = nb::borrow<nb::tuple>(item);
+      if (!nb::isinstance<nb::bytes>(pair[0])) throw nb::type_error("a key is bytes");
       borrowed.push_back(std::make_unique<Borrowed>(pair[1]));
-      wanted.push_back({.key = Keys({key}, part)[0], .payload = borrowed.back()->bytes()});
+      wanted.push_back({.key = Keys({nb::borrow<nb::bytes>(pair[0])}, part)[0],
+                        .payload = borrowed.back()->bytes()});
     }
+    const int64_t timeout_ns = Nanoseconds(timeout);
     std::vector<StatusCode> ends;
     {
       const nb::gil_scoped_release unlocked;
-      ends = ns->Put(wanted, Nanoseconds(timeout));
+      ends = ns->Put(wanted, timeout_ns);
     }
     return Names(ends);
   }
@@ -181,7 +188,8 @@ struct PyNamespace {
 // ------------------------------------------------------------------------------------ client
 
 struct PyClient {
-  std::unique_ptr<Client> client;
+  // Each call shares it: another thread may close while one waits.
+  std::shared_ptr<Client> client;
 
   PyClient(const std::string& socket, const std::string& name, double timeout) {
     ClientOptions options;
@@ -194,23 +202,24 @@ struct PyClient {
     client = connected.ok() ? std::move(*connected) : Client::Create(options);
   }
 
-  Client& open() const {
+  std::shared_ptr<Client> open() const {
     if (client == nullptr) throw nb::value_error("the client was closed");
-    return *client;
+    return client;
   }
 
   void Close() {
-    std::unique_ptr<Client> closed = std::move(client);
+    std::shared_ptr<Client> closed = std::move(client);
     const nb::gil_scoped_release unlocked;
     closed.reset();
   }
 
   nb::object StatusJson() const {
-    Client& inside = open();
+    std::shared_ptr<Client> inside = open();
     std::optional<Result<std::string>> json;
     {
       const nb::gil_scoped_release unlocked;
-      json.emplace(inside.StatusJson());
+      json.emplace(inside->StatusJson());
+      inside.reset();  // the last one ends the connection, which waits for the library's thread
     }
     if (!json->ok()) return nb::none();
     return nb::str((*json)->c_str());
@@ -218,11 +227,12 @@ struct PyClient {
 
   // Nothing when no daemon answers; ValueError for an identity that is refused.
   std::optional<PyNamespace> Register(const NamespaceIdentity& identity) const {
-    Client& inside = open();
+    std::shared_ptr<Client> inside = open();
     std::optional<Result<NamespaceRef>> ns;
     {
       const nb::gil_scoped_release unlocked;
-      ns.emplace(inside.Register(identity));
+      ns.emplace(inside->Register(identity));
+      inside.reset();
     }
     if (ns->ok()) return PyNamespace{.ns = **ns};
     if (ns->status().code() == StatusCode::kInvalid) {
@@ -232,10 +242,27 @@ struct PyClient {
   }
 };
 
+// ValueError for a number out of range, TypeError for what is of another type.
+template <typename T>
+T Field(const nb::dict& fields, const char* name, const char* wanted) {
+  const nb::object value = fields[name];
+  try {
+    return nb::cast<T>(value);
+  } catch (const std::bad_cast&) {
+    const std::string message =
+        std::string(name) + " = " + nb::repr(value).c_str() + ": use " + wanted;
+    if (PyLong_Check(value.ptr())) throw nb::value_error(message.c_str());
+    throw nb::type_error(message.c_str());
+  }
+}
+
 NamespaceIdentity Identity(const std::string& label, const nb::dict& fields) {
   NamespaceIdentity out;
   out.label = label;
-  const auto text = [&fields](const char* name) { return nb::cast<std::string>(fields[name]); };
+  constexpr const char* kNumber = "an int from 0 to 4294967295";
+  const auto text = [&fields](const char* name) {
+    return Field<std::string>(fields, name, "a str");
+  };
   out.model = text("model");
   out.weights_digest = text("weights_digest");
   out.dtype = text("dtype");
@@ -245,10 +272,10 @@ NamespaceIdentity Identity(const std::string& label, const nb::dict& fields) {
   out.engine_build = text("engine_build");
   out.isa = text("isa");
   out.salt = text("salt");
-  out.tokens_per_chunk = nb::cast<uint32_t>(fields["tokens_per_chunk"]);
-  out.layer_bytes = nb::cast<std::vector<uint64_t>>(fields["layer_bytes"]);
-  out.ranks = nb::cast<uint32_t>(fields["ranks"]);
-  out.group_trailing = nb::cast<std::vector<uint32_t>>(fields["group_trailing"]);
+  out.tokens_per_chunk = Field<uint32_t>(fields, "tokens_per_chunk", kNumber);
+  out.layer_bytes = Field<std::vector<uint64_t>>(fields, "layer_bytes", "ints of 0 or more");
+  out.ranks = Field<uint32_t>(fields, "ranks", kNumber);
+  out.group_trailing = Field<std::vector<uint32_t>>(fields, "group_trailing", "ints of 0 or more");
   return out;
 }
 
@@ -266,9 +293,16 @@ NB_MODULE(_core, module) {
       .def("__len__", [](const PyPin& self) { return self.pin.bytes().size(); })
       .def("release", &ReleasePin, "Lets go.  BufferError while a memoryview or array uses it.")
       .def("verify",
-           [](const PyPin& self) {
-             const nb::gil_scoped_release unlocked;
-             return self.pin.held() && self.pin.Verify().ok();
+           [](PyPin& self) {
+             if (!self.pin.held()) return false;
+             ++self.exports;  // no other thread lets go of it meanwhile
+             bool same = false;
+             {
+               const nb::gil_scoped_release unlocked;
+               same = self.pin.Verify().ok();
+             }
+             --self.exports;
+             return same;
            })
       .def("__enter__", [](nb::handle self) { return nb::borrow(self); })
       .def(
@@ -312,7 +346,7 @@ NB_MODULE(_core, module) {
       .def_prop_ro(
           "available",
           [](const PyClient& self) { return self.client != nullptr && self.client->available(); })
-      .def_prop_ro("socket", [](const PyClient& self) { return self.open().socket(); })
+      .def_prop_ro("socket", [](const PyClient& self) { return self.open()->socket(); })
       .def("status_json", &PyClient::StatusJson)
       .def("close", &PyClient::Close)
       .def(

@@ -104,6 +104,13 @@ class Namespace:
         list of str
             One an item: "ok", "exists" (there already, or being written), "busy", "unavailable",
             "invalid", "deadline", "stale".
+
+        Raises
+        ------
+        TypeError
+            For an item that is no tuple of bytes and a buffer.
+        ValueError
+            For an empty key, a buffer that is not C-contiguous or a negative timeout.
         """
         return self._core.put(list(items), part, timeout)
 
@@ -187,7 +194,10 @@ class Client:
         Raises
         ------
         ValueError
-            Naming the field, when the label is registered with another identity.
+            Naming the field, when the label is registered with another identity; also for a number
+            out of range and after `close`.
+        TypeError
+            For a field of another type.
         Unavailable
             When nobody answers.
         """
@@ -212,7 +222,7 @@ class Client:
         return Namespace(core, name, self)
 
     def close(self) -> None:
-        """Ends the connection.  Pins that are held stay readable."""
+        """Ends the connection once calls of other threads are through.  Held pins stay valid."""
         self._core.close()
 
     def __enter__(self) -> Client:

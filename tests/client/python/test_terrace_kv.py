@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -100,26 +101,73 @@ def test_wrong_use_is_an_error(daemon: Any) -> None:
         ns.match(["text"])  # type: ignore[list-item]
     with pytest.raises(ValueError):
         ns.get([b"k"], timeout=-1)
+    with pytest.raises(TypeError, match="key"):
+        ns.put([("text", b"v")])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="tuple"):
+        ns.put([[b"k", b"v"]])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="tuple"):
+        ns.put([(b"k",)])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="contiguous"):
+        ns.put([(b"k", np.arange(10)[::2])])
+    with pytest.raises(ValueError, match="tokens_per_chunk = -1"):
+        client.namespace("other", tokens_per_chunk=-1)
+    with pytest.raises(TypeError, match="ranks = '2'"):
+        client.namespace("other", ranks="2")  # type: ignore[arg-type]
     assert ns.put([(b"k", b"")]) == ["invalid"]
     assert ns.put([(b"k", bytes(2 << 20))]) == ["invalid"]
 
 
-def test_waiting_get_releases_the_interpreter(daemon: Any) -> None:
+def test_waiting_call_releases_the_interpreter(daemon: Any) -> None:
     ns = terrace_kv.Client(daemon.socket).namespace("n")
     ticks = 0
+    ended = threading.Event()
 
     def count() -> None:
         nonlocal ticks
-        for _ in range(20):
+        while not ended.wait(0.001):
             ticks += 1
-            time.sleep(0.001)
 
+    daemon.process.send_signal(signal.SIGSTOP)  # its answer never comes: the call waits
     counting = threading.Thread(target=count)
     counting.start()
-    for n in range(100):
-        ns.put([(n.to_bytes(4, "little"), bytes(100_000))])
-    counting.join()
-    assert ticks == 20
+    try:
+        before = ticks
+        assert ns.put([(b"k", b"payload")], timeout=0.5) == ["deadline"]
+        assert ticks - before > 10
+    finally:
+        ended.set()
+        counting.join()
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+def test_close_is_safe_while_other_threads_wait(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    ends: list[type[BaseException]] = []
+
+    def ask(call: Any) -> None:
+        try:
+            call()
+        except (terrace_kv.Unavailable, ValueError) as error:
+            ends.append(type(error))
+
+    daemon.process.send_signal(signal.SIGSTOP)
+    asking = [
+        threading.Thread(target=ask, args=(call,))
+        for call in (client.status, lambda: client.namespace("n"))
+    ]
+    try:
+        for thread in asking:
+            thread.start()
+        time.sleep(0.1)
+        client.close()
+        for thread in asking:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    assert len(ends) == 2
+    with pytest.raises(ValueError, match="closed"):
+        client.status()
 
 
 def test_daemon_away_is_a_miss_and_it_comes_back(daemon: Any) -> None:
