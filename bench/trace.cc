@@ -25,7 +25,6 @@ constexpr uint64_t kSegment = 2 * kMiB;
 constexpr uint64_t kRecordsASegment = kSegment / (kPayload + kPageBytes);
 constexpr int kClients = 2;
 constexpr uint64_t kOpenSegments = 3 * kClients + 3;  // of the sessions and of survivors
-constexpr uint64_t kReserveSegments = 1;
 
 using Request = std::vector<uint64_t>;
 
@@ -121,8 +120,7 @@ struct Outcome {
 
 Outcome Replay(const std::vector<Request>& requests, uint64_t capacity, const std::string& policy) {
   Outcome outcome;
-  const uint64_t segments =
-      (capacity + kRecordsASegment - 1) / kRecordsASegment + kOpenSegments + kReserveSegments;
+  const uint64_t segments = (capacity + kRecordsASegment - 1) / kRecordsASegment + kOpenSegments;
   const Result<PrivateDaemon> daemon =
       PrivateDaemon::Start({"--dram", std::to_string(segments * kSegment), "--segment",
                             std::to_string(kSegment), "--policy", policy});
