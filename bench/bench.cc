@@ -17,6 +17,7 @@ int RunBench(int argc, char** argv) {
   hits->add_option("--entries", hit.entries, "chunks of 4 KiB (1,000,000)")
       ->check(CLI::Range(1000ul, 100'000'000ul));
   hits->add_option("--index-slots", hit.index_slots, "slots of the index: a power of two");
+  hits->add_option("--socket", hit.socket, "of a daemon that runs (a private one)");
   hits->add_flag("--json", hit.json);
   hits->callback([&] { code = RunHit(hit); });
 
@@ -25,8 +26,16 @@ int RunBench(int argc, char** argv) {
   puts->add_option("--clients", put.clients, "numbers of client processes (1 2 4)");
   puts->add_option("--rounds", put.rounds, "rounds of which the median is taken (9)")
       ->check(CLI::Range(1u, 1000u));
+  puts->add_option("--socket", put.socket, "of a daemon that runs (a private one)");
   puts->add_flag("--json", put.json);
   puts->callback([&] { code = RunPutBench(put); });
+
+  ChurnOptions churn;
+  CLI::App* churns = app.add_subcommand("churn", "mixed sizes through a pool of 2 GiB");
+  churns->add_option("--pools", churn.pools, "pools of puts before the sizes change (10)")
+      ->check(CLI::Range(1.0, 1000.0));
+  churns->add_flag("--json", churn.json);
+  churns->callback([&] { code = RunChurn(churn); });
 
   TraceOptions trace;
   CLI::App* traces = app.add_subcommand("trace", "replay requests through two client processes");

@@ -1,7 +1,9 @@
 #pragma once
 
 // `terrace bench WORKLOAD`: measurements against the machine's limits, taken in the same run.  Each
-// workload starts a private daemon beside the running binary and stops it afterwards.
+// workload starts a daemon of its own beside the running binary and stops it afterwards; hit and
+// put measure one that runs already when they are given its socket.  churn and trace compare
+// policies, for which they need pools of their own.
 //
 // Threads: main.
 

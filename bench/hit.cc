@@ -16,8 +16,8 @@
 #include <memory>
 #include <thread>
 
+#include "bench/bench_daemon.h"
 #include "bench/measure.h"
-#include "bench/private_daemon.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
 #include "storage/mem/machine_memory.h"
@@ -170,21 +170,26 @@ int Fail(const std::string& words) {
   return 1;
 }
 
-}  // namespace
-
-int RunHit(const HitOptions& options) {
+Result<BenchDaemon> DaemonFor(const HitOptions& options) {
+  if (!options.socket.empty()) return BenchDaemon::Borrow(options.socket);
   constexpr uint64_t kSegment = 32 * kMiB;
   const uint64_t pool =
       (options.entries * 2 * kPageBytes / kSegment + 8) * kSegment;  // and the open ones
   const Result<MachineMemory> machine = ReadMachineMemory();
-  if (!machine.ok()) return Fail(machine.status().message());
+  if (!machine.ok()) return machine.status();
   const Status fits = CheckDramBytes(pool, *machine, true);
-  if (!fits.ok()) return Fail(fits.message() + ": or use fewer --entries");
+  if (!fits.ok()) return Status(fits.code(), fits.message() + ": or use fewer --entries");
   std::vector<std::string> arguments = {"--dram", std::to_string(pool), "--segment", "32MiB"};
   if (options.index_slots != 0) {
     arguments.insert(arguments.end(), {"--index-slots", std::to_string(options.index_slots)});
   }
-  Result<PrivateDaemon> daemon = PrivateDaemon::Start(arguments);
+  return BenchDaemon::Start(arguments);
+}
+
+}  // namespace
+
+int RunHit(const HitOptions& options) {
+  Result<BenchDaemon> daemon = DaemonFor(options);
   if (!daemon.ok()) return Fail(daemon.status().message());
   ClientOptions wanted;
   wanted.socket = daemon->socket();

@@ -1,18 +1,30 @@
 #include "bench/measure.h"
 
+#include <unistd.h>
+
 #include <boost/json.hpp>
 #include <cstring>
 
+#include "storage/base/clock.h"
+
 namespace terrace {
 
-uint64_t PageBytes(Client& client) {
+double TenantNumber(Client& client, const std::string& pointer) {
   const Result<std::string> text = client.StatusJson();
   if (!text.ok()) return 0;
   boost::system::error_code error;
   const boost::json::value status = boost::json::parse(*text, error);
   if (error) return 0;
-  const boost::json::value* bytes = status.find_pointer("/tenants/0/tiers/0/page_bytes", error);
-  return bytes != nullptr && bytes->is_number() ? bytes->to_number<uint64_t>() : 0;
+  const boost::json::value* number = status.find_pointer("/tenants/0" + pointer, error);
+  return number != nullptr && number->is_number() ? number->to_number<double>() : 0;
+}
+
+void AwaitPopulated(Client& client, int64_t wait_ns) {
+  const int64_t until_ns = MonotonicNs() + wait_ns;
+  const double bytes = TenantNumber(client, "/tiers/0/bytes");
+  while (MonotonicNs() < until_ns && TenantNumber(client, "/tiers/0/populated_bytes") < bytes) {
+    usleep(50'000);
+  }
 }
 
 shm::ChunkKey NumberedKey(uint64_t n) {

@@ -42,13 +42,22 @@ inline void Progress(const std::string& words) {
   std::fprintf(stderr, "bench: %s\n", words.c_str());
 }
 
-// Of the first tenant's DRAM tier, from the daemon's status; 0 when it says nothing.
-uint64_t PageBytes(Client& client);
+// A number of the first tenant's status, by JSON pointer from there ("/counters/puts"); 0 when the
+// daemon does not answer or says nothing of it.
+double TenantNumber(Client& client, const std::string& pointer);
+
+inline uint64_t PageBytes(Client& client) {
+  return static_cast<uint64_t>(TenantNumber(client, "/tiers/0/page_bytes"));
+}
+
+// Until the daemon has touched every page of its DRAM, or `wait_ns` have passed.
+void AwaitPopulated(Client& client, int64_t wait_ns);
 
 // The key of number `n`, 32 bytes.
 shm::ChunkKey NumberedKey(uint64_t n);
 
 struct HitOptions {
+  std::string socket;  // empty: a private daemon
   uint64_t entries = 1'000'000;
   uint64_t index_slots = 0;
   bool json = false;
@@ -56,11 +65,18 @@ struct HitOptions {
 int RunHit(const HitOptions& options);
 
 struct PutBenchOptions {
+  std::string socket;  // empty: a private daemon
   std::vector<uint32_t> clients = {1, 2, 4};
   uint32_t rounds = 9;
   bool json = false;
 };
 int RunPutBench(const PutBenchOptions& options);
+
+struct ChurnOptions {
+  double pools = 10;  // of puts, before the sizes change
+  bool json = false;
+};
+int RunChurn(const ChurnOptions& options);
 
 struct TraceOptions {
   std::string file;

@@ -1,8 +1,8 @@
 // `terrace bench put`: chunks of 1 MiB in batches of 16, two batches in flight, against the same
-// copy with hash into memory that nobody manages, by the same number of processes, in turns.
+// copy with hash into the same segments (claimed before, given up after), by the same number of
+// processes, in turns.
 
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -10,12 +10,11 @@
 #include <cstring>
 #include <memory>
 
+#include "bench/bench_daemon.h"
 #include "bench/measure.h"
-#include "bench/private_daemon.h"
+#include "bench/workers.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
-#include "storage/mem/memory_file.h"
-#include "storage/mem/populator.h"
 #include "storage/record/copy_hash.h"
 #include "storage/record/record.h"
 
@@ -26,13 +25,17 @@ constexpr uint32_t kChunk = 1 * kMiB;
 constexpr uint32_t kBatch = 16;
 constexpr uint32_t kBatches = 24;  // a turn: 384 MiB a process
 constexpr uint64_t kSegment = 64 * kMiB;
+constexpr int kWarmRounds = 8;
+constexpr int64_t kPopulateNs = 60 * kNsPerSecond;
 
-enum Mode : uint32_t { kPutTurn, kCopyHashTurn, kMemcpyTurn, kEnd };
+enum class Mode : uint32_t { kPut, kCopyHash, kMemcpy, kEnd };
 
-// Shared by the parent and its workers: a turn begins when all are ready.
+// Shared by the parent and its workers.  A turn: the parent names it, the workers prepare and say
+// that they are ready, the parent lets them go, they say that they are done.
 struct Board {
-  std::atomic<uint32_t> turn{0}, ready{0}, done{0};
-  std::atomic<uint32_t> mode{kPutTurn};
+  std::atomic<Mode> mode{Mode::kPut};
+  std::atomic<uint32_t> named{0}, started{0};  // turns
+  std::atomic<uint32_t> ready{0}, done{0};     // workers
   std::atomic<uint64_t> failures{0};
   std::atomic<uint64_t> key{0};
 };
@@ -51,26 +54,24 @@ class Worker {
     Result<std::shared_ptr<Namespace>> ns = client_->Register(identity);
     if (ns.ok()) ns_ = *ns;
     source_.assign(size_t{kChunk} * kBatch, std::byte{7});
-    // As many bytes as a turn writes, on the same kind of pages.
-    Result<MemoryFile> target =
-        MemoryFile::Create("terrace-bench", uint64_t{kBatch} * kBatches * kChunk, {});
-    if (target.ok()) {
-      target_ = *std::move(target);
-      (void)PopulateNow(target_.mapping().writable_data(), target_.bytes());
-    }
   }
 
   void Run() {
     for (uint32_t turn = 1;; ++turn) {
+      while (board_.named.load() < turn) usleep(200);
+      const Mode mode = board_.mode.load();
+      if (mode == Mode::kEnd) return;
+      if (mode != Mode::kPut) Claim();
       board_.ready.fetch_add(1);
-      while (board_.turn.load() < turn) usleep(200);
-      switch (static_cast<Mode>(board_.mode.load())) {
-        case kPutTurn: Puts(); break;
-        case kCopyHashTurn: Copies(true); break;
-        case kMemcpyTurn: Copies(false); break;
-        case kEnd: return;
+      while (board_.started.load() < turn) usleep(50);
+      switch (mode) {
+        case Mode::kPut: Puts(); break;
+        case Mode::kCopyHash: Copies(true); break;
+        case Mode::kMemcpy: Copies(false); break;
+        case Mode::kEnd: break;
       }
       board_.done.fetch_add(1);
+      claimed_.clear();
     }
   }
 
@@ -117,15 +118,32 @@ class Worker {
     }
   }
 
+  // The room of a turn's chunks, for copies that nobody will commit.
+  void Claim() {
+    for (uint32_t batch = 0; batch < kBatches; ++batch) {
+      Result<PutTicket> ticket = ns_ == nullptr ? Status(StatusCode::kUnavailable) : Begin();
+      if (!ticket.ok()) {
+        board_.failures.fetch_add(kBatch);
+        continue;
+      }
+      for (const PutTicket::Grant& grant : ticket->Wait()) {
+        if (grant.status != StatusCode::kOk) board_.failures.fetch_add(1);
+      }
+      claimed_.push_back(*std::move(ticket));
+    }
+  }
+
   void Copies(bool hash) {
     uint64_t leaves[shm::kLeafCountMax];
-    for (uint32_t batch = 0; batch < kBatches; ++batch) {
+    for (PutTicket& ticket : claimed_) {
+      const auto grants = ticket.Wait();
       for (uint32_t i = 0; i < kBatch; ++i) {
-        uint8_t* to = target_.mapping().writable_data() + uint64_t{batch * kBatch + i} * kChunk;
+        if (grants[i].status != StatusCode::kOk) continue;
+        const std::byte* const source = source_.data() + size_t{i} * kChunk;
         if (hash) {
-          CopyAndHash(to, source_.data() + size_t{i} * kChunk, kChunk, leaves);
+          CopyAndHash(grants[i].payload, source, kChunk, leaves);
         } else {
-          std::memcpy(to, source_.data() + size_t{i} * kChunk, kChunk);
+          std::memcpy(grants[i].payload, source, kChunk);
         }
       }
     }
@@ -135,7 +153,7 @@ class Worker {
   std::unique_ptr<Client> client_;
   std::shared_ptr<Namespace> ns_;
   std::vector<std::byte> source_;
-  MemoryFile target_;
+  std::vector<PutTicket> claimed_;
 };
 
 struct Rates {
@@ -143,15 +161,25 @@ struct Rates {
   uint64_t failures = 0;
 };
 
-double Turn(Board& board, uint32_t clients, Mode mode, uint32_t turn) {
-  while (board.ready.load() < clients) usleep(200);
+// Waits until all workers have said so; false when one has ended instead.
+bool Await(Workers& workers, const std::atomic<uint32_t>& said, uint32_t clients) {
+  for (uint32_t looks = 1; said.load() < clients; ++looks) {
+    usleep(100);
+    if (looks % 1000 == 0 && !workers.AllRun()) return false;
+  }
+  return true;
+}
+
+// Answers the bytes a nanosecond of all workers together; 0 when one has ended.
+double Turn(Board& board, Workers& workers, uint32_t clients, Mode mode) {
   board.ready = 0;
   board.done = 0;
   board.mode = mode;
+  const uint32_t turn = board.named.fetch_add(1) + 1;
+  if (mode == Mode::kEnd || !Await(workers, board.ready, clients)) return 0;
   const int64_t began = MonotonicNs();
-  board.turn = turn;
-  if (mode == kEnd) return 0;
-  while (board.done.load() < clients) usleep(100);
+  board.started = turn;
+  if (!Await(workers, board.done, clients)) return 0;
   const auto bytes = static_cast<double>(uint64_t{clients} * kBatches * kBatch * kChunk);
   return bytes / static_cast<double>(MonotonicNs() - began);
 }
@@ -161,26 +189,19 @@ Rates MeasurePuts(const std::string& socket, uint32_t clients, uint32_t rounds) 
       mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   auto* board = new (shared) Board;
   board->key = uint64_t{clients} << 40;
-  std::vector<pid_t> workers;
-  for (uint32_t i = 0; i < clients; ++i) {
-    const pid_t pid = fork();
-    if (pid == 0) {
-      Worker(*board, socket).Run();
-      _exit(0);
-    }
-    workers.push_back(pid);
-  }
+  Workers workers;
+  for (uint32_t i = 0; i < clients; ++i) workers.Start([&] { Worker(*board, socket).Run(); });
   std::vector<double> puts, hashes, copies;
-  uint32_t turn = 0;
   // The first rounds map every segment of the pool writable in every worker.
-  for (int warm = 0; warm < 4; ++warm) (void)Turn(*board, clients, kPutTurn, ++turn);
+  for (int warm = 0; warm < kWarmRounds; ++warm) (void)Turn(*board, workers, clients, Mode::kPut);
   for (uint32_t round = 0; round < rounds; ++round) {
-    puts.push_back(Turn(*board, clients, kPutTurn, ++turn));
-    hashes.push_back(Turn(*board, clients, kCopyHashTurn, ++turn));
-    copies.push_back(Turn(*board, clients, kMemcpyTurn, ++turn));
+    puts.push_back(Turn(*board, workers, clients, Mode::kPut));
+    hashes.push_back(Turn(*board, workers, clients, Mode::kCopyHash));
+    copies.push_back(Turn(*board, workers, clients, Mode::kMemcpy));
   }
-  (void)Turn(*board, clients, kEnd, ++turn);
-  for (const pid_t pid : workers) waitpid(pid, nullptr, 0);
+  if (!workers.AllRun()) board->failures.fetch_add(1);
+  (void)Turn(*board, workers, clients, Mode::kEnd);
+  workers.Join();
   const Rates rates{.put = Median(puts),
                     .copy_hash = Median(hashes),
                     .memcpy = Median(copies),
@@ -196,11 +217,23 @@ int RunPutBench(const PutBenchOptions& options) {
   uint64_t failures = 0;
   for (const uint32_t clients : options.clients) {
     Progress(std::to_string(clients) + " client processes");
-    const Result<PrivateDaemon> daemon =
-        PrivateDaemon::Start({"--dram", "2GiB", "--segment", std::to_string(kSegment)});
+    const Result<BenchDaemon> daemon =
+        options.socket.empty()
+            ? BenchDaemon::Start({"--dram", "3GiB", "--segment", std::to_string(kSegment)})
+            : BenchDaemon::Borrow(options.socket);
     if (!daemon.ok()) {
       std::fprintf(stderr, "terrace bench: %s\n", daemon.status().message().c_str());
       return 1;
+    }
+    ClientOptions wanted;
+    wanted.socket = daemon->socket();
+    {
+      Result<std::unique_ptr<Client>> client = Client::Connect(wanted);
+      if (!client.ok()) {
+        std::fprintf(stderr, "terrace bench: %s\n", client.status().message().c_str());
+        return 1;
+      }
+      AwaitPopulated(**client, kPopulateNs);
     }
     const Rates rates = MeasurePuts(daemon->socket(), clients, options.rounds);
     failures += rates.failures;

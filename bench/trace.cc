@@ -2,7 +2,6 @@
 // trace order.  Each block is a chunk of 64 KiB; every hit is compared byte for byte.
 
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <boost/json.hpp>
@@ -12,9 +11,12 @@
 #include <memory>
 #include <unordered_set>
 
+#include "bench/bench_daemon.h"
 #include "bench/measure.h"
-#include "bench/private_daemon.h"
+#include "bench/payloads.h"
+#include "bench/workers.h"
 #include "storage/base/clock.h"
+#include "storage/base/fd.h"
 #include "storage/base/limits.h"
 
 namespace terrace {
@@ -32,19 +34,9 @@ struct Answer {
   uint64_t prefix = 0, wrong = 0;
 };
 
-std::vector<std::byte> Payload(uint64_t id) {
-  std::vector<std::byte> bytes(kPayload);
-  Random random(id);
-  for (size_t at = 0; at < bytes.size(); at += 64) {
-    const uint64_t word = random.Next();
-    std::memcpy(bytes.data() + at, &word, sizeof word);
-  }
-  return bytes;
-}
-
 class Player {
  public:
-  explicit Player(const std::string& socket) {
+  Player(const std::string& socket, const Payloads& payloads) : payloads_(payloads) {
     ClientOptions options;
     options.socket = socket;
     options.client_name = "bench trace";
@@ -65,51 +57,41 @@ class Player {
     const size_t matched = ns_->Match(keys).prefix;
     std::vector<GetResult> got = ns_->Get(std::span(keys).first(matched));
     while (answer.prefix < got.size() && got[answer.prefix].status == StatusCode::kOk) {
-      const std::vector<std::byte> expected = Payload(request[answer.prefix]);
-      const auto bytes = got[answer.prefix].pin.bytes();
-      if (!std::equal(bytes.begin(), bytes.end(), expected.begin(), expected.end())) {
-        ++answer.wrong;
-      }
+      answer.wrong +=
+          payloads_.CountWrong(request[answer.prefix], kPayload, got[answer.prefix].pin.bytes());
       ++answer.prefix;
     }
     got.clear();
-    std::vector<std::vector<std::byte>> payloads;
     std::vector<PutItem> items;
-    for (size_t i = answer.prefix; i < request.size(); ++i) payloads.push_back(Payload(request[i]));
     for (size_t i = answer.prefix; i < request.size(); ++i) {
-      items.push_back({.key = keys[i], .payload = payloads[i - answer.prefix]});
+      items.push_back({.key = keys[i], .payload = payloads_.Of(request[i], kPayload)});
     }
     (void)ns_->Put(items);
     return answer;
   }
 
  private:
+  const Payloads& payloads_;
   std::unique_ptr<Client> client_;
   std::shared_ptr<Namespace> ns_;
 };
 
-// A client process that plays the requests it is named, by number.
-struct Process {
-  pid_t pid = 0;
-  int end = -1;
-};
-
-Process Launch(const std::string& socket, const std::vector<Request>& requests) {
+// Starts a client process that plays the requests it is named, by number; answers our end, or -1.
+int Launch(Workers& workers, const std::string& socket, const std::vector<Request>& requests,
+           const Payloads& payloads) {
   int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return {};
-  const pid_t pid = fork();
-  if (pid == 0) {
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return -1;
+  workers.Start([&] {
     close(ends[0]);
-    Player player(socket);
+    Player player(socket, payloads);
     uint64_t number = 0;
     while (read(ends[1], &number, sizeof number) == sizeof number) {
       const Answer answer = player.Play(requests[number]);
       if (write(ends[1], &answer, sizeof answer) != sizeof answer) break;
     }
-    _exit(0);
-  }
+  });
   close(ends[1]);
-  return {.pid = pid, .end = ends[0]};
+  return ends[0];
 }
 
 struct Outcome {
@@ -121,21 +103,25 @@ struct Outcome {
 Outcome Replay(const std::vector<Request>& requests, uint64_t capacity, const std::string& policy) {
   Outcome outcome;
   const uint64_t segments = (capacity + kRecordsASegment - 1) / kRecordsASegment + kOpenSegments;
-  const Result<PrivateDaemon> daemon =
-      PrivateDaemon::Start({"--dram", std::to_string(segments * kSegment), "--segment",
-                            std::to_string(kSegment), "--policy", policy});
+  const Result<BenchDaemon> daemon =
+      BenchDaemon::Start({"--dram", std::to_string(segments * kSegment), "--segment",
+                          std::to_string(kSegment), "--policy", policy});
   if (!daemon.ok()) {
     std::fprintf(stderr, "terrace bench: %s\n", daemon.status().message().c_str());
     return outcome;
   }
-  std::vector<Process> processes;
-  for (int i = 0; i < kClients; ++i) processes.push_back(Launch(daemon->socket(), requests));
+  const Payloads payloads(kPayload);
+  Workers workers;
+  std::vector<UniqueFd> ends;
+  for (int i = 0; i < kClients; ++i) {
+    ends.emplace_back(Launch(workers, daemon->socket(), requests, payloads));
+  }
   uint64_t hits = 0, references = 0;
   for (uint64_t number = 0; number < requests.size(); ++number) {
-    const Process& process = processes[number % kClients];
+    const int end = ends[number % kClients].get();
     Answer answer;
-    if (write(process.end, &number, sizeof number) != sizeof number ||
-        read(process.end, &answer, sizeof answer) != sizeof answer) {
+    if (write(end, &number, sizeof number) != sizeof number ||
+        read(end, &answer, sizeof answer) != sizeof answer) {
       return outcome;
     }
     hits += answer.prefix;
@@ -143,22 +129,15 @@ Outcome Replay(const std::vector<Request>& requests, uint64_t capacity, const st
     references += requests[number].size();
     if (number % 4000 == 3999) Progress(policy + ": " + std::to_string(number + 1) + " requests");
   }
-  for (const Process& process : processes) {
-    close(process.end);
-    waitpid(process.pid, nullptr, 0);
-  }
+  ends.clear();
+  workers.Join();
   ClientOptions options;
   options.socket = daemon->socket();
   Result<std::unique_ptr<Client>> client = Client::Connect(options);
   if (!client.ok()) return outcome;
-  const Result<std::string> text = (*client)->StatusJson();
-  if (!text.ok()) return outcome;
-  const boost::json::value status = boost::json::parse(*text);
-  const auto counter = [&status](const char* name) {
-    return status.at_pointer(std::string("/tenants/0/counters/") + name).to_number<double>();
-  };
-  const double put_records = counter("puts") * static_cast<double>(kPayload + kPageBytes);
-  outcome.moved_per_put = put_records > 0 ? counter("moved_bytes") / put_records : 0;
+  const double put_records = TenantNumber(**client, "/counters/puts") * (kPayload + kPageBytes);
+  const double moved_records = TenantNumber(**client, "/counters/moved") * (kPayload + kPageBytes);
+  outcome.moved_per_put = put_records > 0 ? moved_records / put_records : 0;
   outcome.ratio = static_cast<double>(hits) / static_cast<double>(references);
   outcome.ok = true;
   return outcome;

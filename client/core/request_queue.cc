@@ -188,18 +188,26 @@ bool RequestQueue::Housekeep() {
 }
 
 void RequestQueue::AwaitTail(uint32_t seen, int64_t until_ns) {
-  if (may_spin_) {
-    const int64_t budget_ns = spin_ns_.load(std::memory_order_relaxed);
-    const int64_t spin_until_ns = std::min(MonotonicNs() + budget_ns, until_ns);
-    do {
-      for (int pauses = 0; pauses < 16; ++pauses) shm::SpinPause();
-      if (memory_.complete_tail.load(std::memory_order_acquire) != seen) {
-        spin_ns_.store(std::min(budget_ns * 2, kSpinNsMax), std::memory_order_relaxed);
-        return;
-      }
-    } while (MonotonicNs() < spin_until_ns);
-    spin_ns_.store(std::max(budget_ns / 2, kSpinNsMin), std::memory_order_relaxed);
+  const int64_t began_ns = MonotonicNs();
+  const int64_t budget_ns = spin_ns_.load(std::memory_order_relaxed);
+  if (!may_spin_ || !SpinForTail(seen, std::min(began_ns + budget_ns, until_ns))) {
+    SleepForTail(seen, until_ns);
   }
+  // By what the answer took, not by whether the spin saw it: a spin once too short would stay so.
+  const bool worth_it = MonotonicNs() - began_ns <= kSpinNsMax;
+  spin_ns_.store(std::clamp(worth_it ? budget_ns * 2 : budget_ns / 2, kSpinNsMin, kSpinNsMax),
+                 std::memory_order_relaxed);
+}
+
+bool RequestQueue::SpinForTail(uint32_t seen, int64_t until_ns) const {
+  do {
+    for (int pauses = 0; pauses < 16; ++pauses) shm::SpinPause();
+    if (memory_.complete_tail.load(std::memory_order_acquire) != seen) return true;
+  } while (MonotonicNs() < until_ns);
+  return false;
+}
+
+void RequestQueue::SleepForTail(uint32_t seen, int64_t until_ns) {
   waiting_.fetch_add(1, std::memory_order_seq_cst);
   // seq_cst against complete_tail: either we see the new tail, or the daemon sees that we wait.
   memory_.client_waiting.fetch_add(1, std::memory_order_seq_cst);

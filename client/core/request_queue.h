@@ -82,6 +82,8 @@ class RequestQueue {
   void RingDoorbell();
   // Until complete_tail is not `seen`, or `until_ns`, or death: spins a little, then sleeps.
   void AwaitTail(uint32_t seen, int64_t until_ns);
+  bool SpinForTail(uint32_t seen, int64_t until_ns) const;
+  void SleepForTail(uint32_t seen, int64_t until_ns);
 
   // Constant after construction.
   shm::SessionMemory& memory_;

@@ -21,8 +21,11 @@ namespace {
 namespace asio = boost::asio;
 using boost::system::error_code;
 
-// Long enough for a client that answers at once, short enough that two cores are not wasted.
-constexpr int64_t kSpinNs = 30 * kNsPerUs;
+// How long the rings are polled past the last entry, before sleep.  A doorbell and a wake-up cost
+// a client up to 50 us, so that is what polling may cost; where entries come further apart than
+// that, it would take a core from the clients for nothing.
+constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
+constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
 constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
 
 }  // namespace
@@ -102,6 +105,7 @@ Status Shard::Impl::Prepare() {
 
 void Shard::Impl::Run() {
   int64_t busy_ns = MonotonicNs();
+  int64_t spin_ns = kSpinNsMax;
   for (uint32_t spins = 0; !stopping_.load(std::memory_order_acquire); ++spins) {
     const int64_t now_ns = MonotonicNs();
     bool busy = ServeRings(now_ns);
@@ -109,14 +113,17 @@ void Shard::Impl::Run() {
     if (busy) WantTick(now_ns);
     ServeWaits(now_ns);
     ServeTime(now_ns);
-    if (busy) busy_ns = now_ns;
-    if (busy || (!sessions_.empty() && now_ns - busy_ns < kSpinNs)) {
+    if (busy) {
+      const bool soon = now_ns - busy_ns <= kSpinNsMax;
+      spin_ns = std::clamp(soon ? spin_ns * 2 : spin_ns / 2, kSpinNsMin, kSpinNsMax);
+      busy_ns = now_ns;
+    }
+    if (busy || (!sessions_.empty() && now_ns - busy_ns < spin_ns)) {
       shm::SpinPause();
       continue;
     }
     Sleep();
-    busy_ns = MonotonicNs();
-    WantTick(busy_ns);
+    WantTick(MonotonicNs());
   }
   Shutdown();
 }

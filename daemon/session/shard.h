@@ -3,9 +3,10 @@
 // The shard: the one thread that owns every tenant's ChunkStore and serves the sessions' rings.
 // Other threads reach it by values: Post runs a function on it and returns at once.
 //
-// While there is work it polls the rings (30 us past the last entry), then it tells the clients
-// that it sleeps and waits for doorbells, deaths and its timer.  It never waits for a client, never
-// writes a descriptor whose flags a client shares, and trusts no word that a client can write.
+// While there is work it polls the rings (up to 50 us past the last entry), then it tells the
+// clients that it sleeps and waits for doorbells, deaths and its timer.  It never waits for a
+// client, never writes a descriptor whose flags a client shares, and trusts no word that a client
+// can write.
 //
 // Threads: Start, Stop and Post from any thread; the rest on the shard's thread, by Post.
 

@@ -1,4 +1,4 @@
-#include "bench/private_daemon.h"
+#include "bench/bench_daemon.h"
 
 #include <signal.h>
 #include <sys/prctl.h>
@@ -25,7 +25,7 @@ std::string Beside(const char* name) {
 
 }  // namespace
 
-Result<PrivateDaemon> PrivateDaemon::Start(const std::vector<std::string>& arguments) {
+Result<BenchDaemon> BenchDaemon::Start(const std::vector<std::string>& arguments) {
   char folder[] = "/tmp/terrace-bench-XXXXXX";
   if (mkdtemp(folder) == nullptr) return ErrnoStatus("mkdtemp /tmp/terrace-bench", errno);
   const std::string binary = Beside("terraced");
@@ -43,7 +43,7 @@ Result<PrivateDaemon> PrivateDaemon::Start(const std::vector<std::string>& argum
     execv(binary.c_str(), argv.data());
     _exit(127);
   }
-  PrivateDaemon daemon(pid, folder);
+  BenchDaemon daemon(pid, folder, socket);
   const int64_t until = MonotonicNs() + kStartNs;
   while (MonotonicNs() < until) {
     int ended = 0;
@@ -62,12 +62,14 @@ Result<PrivateDaemon> PrivateDaemon::Start(const std::vector<std::string>& argum
   return Status(StatusCode::kDeadline, binary + " did not serve within 30 s");
 }
 
-PrivateDaemon::PrivateDaemon(PrivateDaemon&& other) noexcept
+BenchDaemon BenchDaemon::Borrow(const std::string& socket) { return {0, "", socket}; }
+
+BenchDaemon::BenchDaemon(BenchDaemon&& other) noexcept
     : pid_(std::exchange(other.pid_, 0)),
       folder_(std::exchange(other.folder_, "")),
       socket_(std::move(other.socket_)) {}
 
-PrivateDaemon::~PrivateDaemon() {
+BenchDaemon::~BenchDaemon() {
   if (pid_ > 0) {
     kill(pid_, SIGTERM);
     waitpid(pid_, nullptr, 0);

@@ -1,0 +1,214 @@
+// `terrace bench churn`: chunks of 64 KiB to the largest there may be, drawn by a Zipf law, through
+// a pool that holds a tenth of them; then smaller ones for good.  Every hit is compared byte for
+// byte.  A miss is put, as an engine would.
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cmath>
+#include <memory>
+
+#include "bench/bench_daemon.h"
+#include "bench/measure.h"
+#include "bench/payloads.h"
+#include "storage/base/limits.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint64_t kPool = 2 * kGiB;
+constexpr uint64_t kSegment = 32 * kMiB;
+constexpr double kZipf = 0.9;
+constexpr double kPoolsWanted = 10;   // what all chunks of a population come to
+constexpr double kPoolsToSettle = 2;  // of puts, after the change
+constexpr double kPoolsCompared = 1;  // of puts, in the window that is compared
+
+// Numbers of a Zipf law, and each number's payload length, log-uniform in [least, most].
+class Population {
+ public:
+  Population(uint64_t first_number, uint32_t least, uint32_t most)
+      : first_number_(first_number), least_(least), most_(most) {
+    const double octaves = std::log(static_cast<double>(most) / least);
+    const double mean = (most - least) / octaves;
+    const auto count = static_cast<size_t>(kPoolsWanted * static_cast<double>(kPool) / mean);
+    double sum = 0;
+    for (size_t rank = 1; rank <= count; ++rank) {
+      sum += std::pow(static_cast<double>(rank), -kZipf);
+      cumulative_.push_back(sum);
+    }
+  }
+
+  uint64_t Draw(Random& random) const {
+    const double at = Fraction(random.Next()) * cumulative_.back();
+    const auto found = std::lower_bound(cumulative_.begin(), cumulative_.end(), at);
+    return first_number_ + static_cast<uint64_t>(found - cumulative_.begin());
+  }
+
+  uint32_t BytesOf(uint64_t number) const {
+    const double share = Fraction(Random(number).Next());
+    const double bytes = least_ * std::pow(static_cast<double>(most_) / least_, share);
+    return std::clamp(static_cast<uint32_t>(bytes), least_, most_);
+  }
+
+ private:
+  static double Fraction(uint64_t word) { return static_cast<double>(word >> 11) * 0x1p-53; }
+
+  uint64_t first_number_;
+  uint32_t least_, most_;
+  std::vector<double> cumulative_;
+};
+
+struct Tally {
+  uint64_t requests = 0, hits = 0, put_bytes = 0, wrong_bytes = 0, refused_not_busy = 0;
+
+  double ratio() const {
+    return requests == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(requests);
+  }
+};
+
+// A client of one pool, with its sequence of requests.
+class Player {
+ public:
+  Player(std::shared_ptr<Namespace> ns, const Payloads& payloads)
+      : ns_(std::move(ns)), payloads_(payloads) {}
+
+  // Requests of the population, until `put_bytes` were put or `requests_max` were made.
+  Tally Play(const Population& population, Random& random, double put_bytes,
+             uint64_t requests_max) {
+    Tally tally;
+    while (static_cast<double>(tally.put_bytes) < put_bytes && tally.requests < requests_max) {
+      const uint64_t number = population.Draw(random);
+      Request(number, population.BytesOf(number), &tally);
+    }
+    return tally;
+  }
+
+ private:
+  void Request(uint64_t number, uint32_t bytes, Tally* tally) {
+    ++tally->requests;
+    const shm::ChunkKey key = NumberedKey(number);
+    Pin pin;
+    const StatusCode found = ns_->GetOne(key, &pin);
+    if (found == StatusCode::kOk) {
+      ++tally->hits;
+      tally->wrong_bytes += payloads_.CountWrong(number, bytes, pin.bytes());
+      return;
+    }
+    if (found != StatusCode::kNotFound && found != StatusCode::kBusy) ++tally->refused_not_busy;
+    const PutItem item{.key = key, .payload = payloads_.Of(number, bytes)};
+    const StatusCode put = ns_->Put(std::span(&item, 1)).front();
+    if (put == StatusCode::kOk) tally->put_bytes += bytes;
+    if (put != StatusCode::kOk && put != StatusCode::kExists && put != StatusCode::kBusy) {
+      ++tally->refused_not_busy;
+    }
+  }
+
+  std::shared_ptr<Namespace> ns_;
+  const Payloads& payloads_;
+};
+
+// A pool of its own with the policy.
+struct Pool {
+  BenchDaemon daemon;
+  std::unique_ptr<Client> client;
+  std::shared_ptr<Namespace> ns;
+};
+
+Result<Pool> OpenPool(const std::string& policy) {
+  Result<BenchDaemon> daemon = BenchDaemon::Start(
+      {"--dram", std::to_string(kPool), "--segment", std::to_string(kSegment), "--policy", policy});
+  if (!daemon.ok()) return daemon.status();
+  ClientOptions wanted;
+  wanted.socket = daemon->socket();
+  wanted.client_name = "bench churn";
+  Result<std::unique_ptr<Client>> client = Client::Connect(wanted);
+  if (!client.ok()) return client.status();
+  NamespaceIdentity identity;
+  identity.label = "churn";
+  Result<std::shared_ptr<Namespace>> ns = (*client)->Register(identity);
+  if (!ns.ok()) return ns.status();
+  return Pool{.daemon = *std::move(daemon), .client = *std::move(client), .ns = *std::move(ns)};
+}
+
+struct Churn {
+  Tally kept, lru, settling, after, fresh_settling, fresh;
+  double moved_per_put = 0;
+
+  uint64_t wrong_bytes() const {
+    return kept.wrong_bytes + lru.wrong_bytes + settling.wrong_bytes + after.wrong_bytes +
+           fresh_settling.wrong_bytes + fresh.wrong_bytes;
+  }
+  uint64_t refused_not_busy() const {
+    return kept.refused_not_busy + lru.refused_not_busy + settling.refused_not_busy +
+           after.refused_not_busy + fresh_settling.refused_not_busy + fresh.refused_not_busy;
+  }
+};
+
+constexpr double kNoLimit = 1e300;
+constexpr uint64_t kFirstSeed = 3, kSecondSeed = 5;
+
+Result<Churn> Measure(const ChurnOptions& options) {
+  const Payloads payloads(kChunkBytesMax);
+  const Population mixed(0, 64 * kKiB, kChunkBytesMax);
+  const Population small(1ull << 40, 64 * kKiB, 512 * kKiB);
+  const auto pool_bytes = static_cast<double>(kPool);
+  Churn churn;
+  {
+    Progress("mixed sizes, default policy");
+    Result<Pool> pool = OpenPool("gittins");
+    if (!pool.ok()) return pool.status();
+    Player player(pool->ns, payloads);
+    Random random(kFirstSeed);
+    churn.kept = player.Play(mixed, random, options.pools * pool_bytes, UINT64_MAX);
+    churn.moved_per_put = TenantNumber(*pool->client, "/counters/moved_bytes") /
+                          TenantNumber(*pool->client, "/counters/put_bytes");
+    Progress("smaller sizes in the same pool");
+    Random second(kSecondSeed);
+    churn.settling = player.Play(small, second, kPoolsToSettle * pool_bytes, UINT64_MAX);
+    churn.after = player.Play(small, second, kPoolsCompared * pool_bytes, UINT64_MAX);
+  }
+  {
+    Progress("the same smaller sizes in a fresh pool");
+    Result<Pool> pool = OpenPool("gittins");
+    if (!pool.ok()) return pool.status();
+    Player player(pool->ns, payloads);
+    Random second(kSecondSeed);
+    churn.fresh_settling = player.Play(small, second, kNoLimit, churn.settling.requests);
+    churn.fresh = player.Play(small, second, kNoLimit, churn.after.requests);
+  }
+  Progress("mixed sizes, LRU");
+  Result<Pool> pool = OpenPool("lru");
+  if (!pool.ok()) return pool.status();
+  Random random(kFirstSeed);
+  churn.lru = Player(pool->ns, payloads).Play(mixed, random, kNoLimit, churn.kept.requests);
+  return churn;
+}
+
+}  // namespace
+
+int RunChurn(const ChurnOptions& options) {
+  const Result<Churn> churn = Measure(options);
+  if (!churn.ok()) {
+    std::fprintf(stderr, "terrace bench: %s\n", churn.status().message().c_str());
+    return 1;
+  }
+  if (options.json) {
+    const boost::json::object out{
+        {"wrong_bytes", churn->wrong_bytes()},     {"refused_not_busy", churn->refused_not_busy()},
+        {"hit_ratio", churn->kept.ratio()},        {"lru_hit_ratio", churn->lru.ratio()},
+        {"hit_ratio_after", churn->after.ratio()}, {"fresh_hit_ratio_after", churn->fresh.ratio()},
+        {"requests", churn->kept.requests},        {"put_bytes", churn->kept.put_bytes},
+        {"moved_per_put", churn->moved_per_put}};
+    std::printf("%s\n", boost::json::serialize(out).c_str());
+  } else {
+    std::printf("%lu requests, %.1f GiB put: hits %.4f, lru %.4f, moved a put %.3f\n",
+                churn->kept.requests, static_cast<double>(churn->kept.put_bytes) / kGiB,
+                churn->kept.ratio(), churn->lru.ratio(), churn->moved_per_put);
+    std::printf("after the sizes changed: hits %.4f, a fresh pool %.4f\n", churn->after.ratio(),
+                churn->fresh.ratio());
+    std::printf("wrong bytes %lu; refused, and not for busy: %lu\n", churn->wrong_bytes(),
+                churn->refused_not_busy());
+  }
+  return churn->wrong_bytes() == 0 && churn->refused_not_busy() == 0 ? 0 : 1;
+}
+
+}  // namespace terrace
