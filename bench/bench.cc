@@ -1,8 +1,11 @@
 #include "bench/bench.h"
 
 #include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
 
 #include "bench/measure.h"
+#include "bench/supervised.h"
 
 namespace terrace {
 
@@ -10,7 +13,7 @@ int RunBench(int argc, char** argv) {
   CLI::App app{"terrace bench measures against this machine's limits, in one run"};
   app.name("terrace bench");
   app.require_subcommand(1);
-  int code = 0;
+  std::function<int(const std::string& folder)> run;
 
   HitOptions hit;
   CLI::App* hits = app.add_subcommand("hit", "lookup + pin + first byte in DRAM");
@@ -19,37 +22,42 @@ int RunBench(int argc, char** argv) {
   hits->add_option("--index-slots", hit.index_slots, "slots of the index: a power of two");
   hits->add_option("--socket", hit.socket, "of a daemon that runs (a private one)");
   hits->add_flag("--json", hit.json);
-  hits->callback([&] { code = RunHit(hit); });
+  hits->callback([&] { run = [&](const std::string& folder) { return RunHit(folder, hit); }; });
 
   PutBenchOptions put;
   CLI::App* puts = app.add_subcommand("put", "1 MiB chunks against a copy with hash");
-  puts->add_option("--clients", put.clients, "numbers of client processes (1 2 4)");
+  puts->add_option("--clients", put.clients, "numbers of client processes (1 2 4)")
+      ->check(CLI::Range(1u, 16u));
   puts->add_option("--rounds", put.rounds, "rounds of which the median is taken (9)")
       ->check(CLI::Range(1u, 1000u));
   puts->add_option("--socket", put.socket, "of a daemon that runs (a private one)");
   puts->add_flag("--json", put.json);
-  puts->callback([&] { code = RunPutBench(put); });
+  puts->callback(
+      [&] { run = [&](const std::string& folder) { return RunPutBench(folder, put); }; });
 
   ChurnOptions churn;
   CLI::App* churns = app.add_subcommand("churn", "mixed sizes through a pool of 2 GiB");
   churns->add_option("--pools", churn.pools, "pools of puts before the sizes change (10)")
       ->check(CLI::Range(1.0, 1000.0));
   churns->add_flag("--json", churn.json);
-  churns->callback([&] { code = RunChurn(churn); });
+  churns->callback(
+      [&] { run = [&](const std::string& folder) { return RunChurn(folder, churn); }; });
 
   TraceOptions trace;
   CLI::App* traces = app.add_subcommand("trace", "replay requests through two client processes");
   traces->add_option("file", trace.file, "JSON lines with hash_ids")->required();
-  traces->add_option("--share", trace.shares, "capacity as shares of the distinct blocks");
+  traces->add_option("--share", trace.shares, "capacity as shares of the distinct blocks")
+      ->check(CLI::Range(0.001, 1.0));
   traces->add_flag("--json", trace.json);
-  traces->callback([&] { code = RunTrace(trace); });
+  traces->callback(
+      [&] { run = [&](const std::string& folder) { return RunTrace(folder, trace); }; });
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return code;
+  return RunSupervised(run);
 }
 
 }  // namespace terrace

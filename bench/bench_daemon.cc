@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 
 #include "client/core/client.h"
@@ -25,11 +24,10 @@ std::string Beside(const char* name) {
 
 }  // namespace
 
-Result<BenchDaemon> BenchDaemon::Start(const std::vector<std::string>& arguments) {
-  char folder[] = "/tmp/terrace-bench-XXXXXX";
-  if (mkdtemp(folder) == nullptr) return ErrnoStatus("mkdtemp /tmp/terrace-bench", errno);
+Result<BenchDaemon> BenchDaemon::Start(const std::string& folder,
+                                       const std::vector<std::string>& arguments) {
   const std::string binary = Beside("terraced");
-  const std::string socket = std::string(folder) + "/terraced.sock";
+  const std::string socket = folder + "/terraced.sock";
   std::vector<std::string> words = {binary, "--socket", socket, "--log-level", "warning"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
@@ -43,7 +41,7 @@ Result<BenchDaemon> BenchDaemon::Start(const std::vector<std::string>& arguments
     execv(binary.c_str(), argv.data());
     _exit(127);
   }
-  BenchDaemon daemon(pid, folder, socket);
+  BenchDaemon daemon(pid, socket);
   const int64_t until = MonotonicNs() + kStartNs;
   while (MonotonicNs() < until) {
     int ended = 0;
@@ -62,20 +60,15 @@ Result<BenchDaemon> BenchDaemon::Start(const std::vector<std::string>& arguments
   return Status(StatusCode::kDeadline, binary + " did not serve within 30 s");
 }
 
-BenchDaemon BenchDaemon::Borrow(const std::string& socket) { return {0, "", socket}; }
+BenchDaemon BenchDaemon::Borrow(const std::string& socket) { return {0, socket}; }
 
 BenchDaemon::BenchDaemon(BenchDaemon&& other) noexcept
-    : pid_(std::exchange(other.pid_, 0)),
-      folder_(std::exchange(other.folder_, "")),
-      socket_(std::move(other.socket_)) {}
+    : pid_(std::exchange(other.pid_, 0)), socket_(std::move(other.socket_)) {}
 
 BenchDaemon::~BenchDaemon() {
-  if (pid_ > 0) {
-    kill(pid_, SIGTERM);
-    waitpid(pid_, nullptr, 0);
-  }
-  std::error_code error;
-  if (!folder_.empty()) std::filesystem::remove_all(folder_, error);
+  if (pid_ <= 0) return;
+  kill(pid_, SIGTERM);
+  waitpid(pid_, nullptr, 0);
 }
 
 }  // namespace terrace

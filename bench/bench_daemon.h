@@ -1,7 +1,7 @@
 #pragma once
 
-// The daemon that a workload measures: one of its own, whose socket lies in a new folder and which
-// ends with this object, or one that runs already.
+// The daemon that a workload measures: one of its own, which ends with this object, or one that
+// runs already.
 //
 // Threads: main.
 
@@ -16,8 +16,10 @@ namespace terrace {
 
 class BenchDaemon {
  public:
-  // Starts the terraced that lies beside this program, waits until it serves.
-  static Result<BenchDaemon> Start(const std::vector<std::string>& arguments);
+  // Starts the terraced that lies beside this program, with its socket in `folder`; waits until it
+  // serves.
+  static Result<BenchDaemon> Start(const std::string& folder,
+                                   const std::vector<std::string>& arguments);
   // The one behind `socket`, which goes on afterwards.
   static BenchDaemon Borrow(const std::string& socket);
   BenchDaemon(BenchDaemon&& other) noexcept;
@@ -27,11 +29,9 @@ class BenchDaemon {
   const std::string& socket() const { return socket_; }
 
  private:
-  BenchDaemon(pid_t pid, std::string folder, std::string socket)
-      : pid_(pid), folder_(std::move(folder)), socket_(std::move(socket)) {}
+  BenchDaemon(pid_t pid, std::string socket) : pid_(pid), socket_(std::move(socket)) {}
 
-  pid_t pid_;           // 0: not ours
-  std::string folder_;  // empty: not ours
+  pid_t pid_;  // 0: not ours
   std::string socket_;
 };
 

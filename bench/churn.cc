@@ -113,8 +113,9 @@ struct Pool {
   std::shared_ptr<Namespace> ns;
 };
 
-Result<Pool> OpenPool(const std::string& policy) {
+Result<Pool> OpenPool(const std::string& folder, const std::string& policy) {
   Result<BenchDaemon> daemon = BenchDaemon::Start(
+      folder,
       {"--dram", std::to_string(kPool), "--segment", std::to_string(kSegment), "--policy", policy});
   if (!daemon.ok()) return daemon.status();
   ClientOptions wanted;
@@ -146,7 +147,7 @@ struct Churn {
 constexpr double kNoLimit = 1e300;
 constexpr uint64_t kFirstSeed = 3, kSecondSeed = 5;
 
-Result<Churn> Measure(const ChurnOptions& options) {
+Result<Churn> Measure(const std::string& folder, const ChurnOptions& options) {
   const Payloads payloads(kChunkBytesMax);
   const Population mixed(0, 64 * kKiB, kChunkBytesMax);
   const Population small(1ull << 40, 64 * kKiB, 512 * kKiB);
@@ -154,7 +155,7 @@ Result<Churn> Measure(const ChurnOptions& options) {
   Churn churn;
   {
     Progress("mixed sizes, default policy");
-    Result<Pool> pool = OpenPool("gittins");
+    Result<Pool> pool = OpenPool(folder, "gittins");
     if (!pool.ok()) return pool.status();
     Player player(pool->ns, payloads);
     Random random(kFirstSeed);
@@ -168,7 +169,7 @@ Result<Churn> Measure(const ChurnOptions& options) {
   }
   {
     Progress("the same smaller sizes in a fresh pool");
-    Result<Pool> pool = OpenPool("gittins");
+    Result<Pool> pool = OpenPool(folder, "gittins");
     if (!pool.ok()) return pool.status();
     Player player(pool->ns, payloads);
     Random second(kSecondSeed);
@@ -176,7 +177,7 @@ Result<Churn> Measure(const ChurnOptions& options) {
     churn.fresh = player.Play(small, second, kNoLimit, churn.after.requests);
   }
   Progress("mixed sizes, LRU");
-  Result<Pool> pool = OpenPool("lru");
+  Result<Pool> pool = OpenPool(folder, "lru");
   if (!pool.ok()) return pool.status();
   Random random(kFirstSeed);
   churn.lru = Player(pool->ns, payloads).Play(mixed, random, kNoLimit, churn.kept.requests);
@@ -185,8 +186,8 @@ Result<Churn> Measure(const ChurnOptions& options) {
 
 }  // namespace
 
-int RunChurn(const ChurnOptions& options) {
-  const Result<Churn> churn = Measure(options);
+int RunChurn(const std::string& folder, const ChurnOptions& options) {
+  const Result<Churn> churn = Measure(folder, options);
   if (!churn.ok()) {
     std::fprintf(stderr, "terrace bench: %s\n", churn.status().message().c_str());
     return 1;

@@ -170,7 +170,7 @@ int Fail(const std::string& words) {
   return 1;
 }
 
-Result<BenchDaemon> DaemonFor(const HitOptions& options) {
+Result<BenchDaemon> DaemonFor(const std::string& folder, const HitOptions& options) {
   if (!options.socket.empty()) return BenchDaemon::Borrow(options.socket);
   constexpr uint64_t kSegment = 32 * kMiB;
   const uint64_t pool =
@@ -183,13 +183,13 @@ Result<BenchDaemon> DaemonFor(const HitOptions& options) {
   if (options.index_slots != 0) {
     arguments.insert(arguments.end(), {"--index-slots", std::to_string(options.index_slots)});
   }
-  return BenchDaemon::Start(arguments);
+  return BenchDaemon::Start(folder, arguments);
 }
 
 }  // namespace
 
-int RunHit(const HitOptions& options) {
-  Result<BenchDaemon> daemon = DaemonFor(options);
+int RunHit(const std::string& folder, const HitOptions& options) {
+  Result<BenchDaemon> daemon = DaemonFor(folder, options);
   if (!daemon.ok()) return Fail(daemon.status().message());
   ClientOptions wanted;
   wanted.socket = daemon->socket();

@@ -56,13 +56,15 @@ void AwaitPopulated(Client& client, int64_t wait_ns);
 // The key of number `n`, 32 bytes.
 shm::ChunkKey NumberedKey(uint64_t n);
 
+// The workloads.  `folder`: where a private daemon may put its socket.  Each answers its exit code.
+
 struct HitOptions {
   std::string socket;  // empty: a private daemon
   uint64_t entries = 1'000'000;
   uint64_t index_slots = 0;
   bool json = false;
 };
-int RunHit(const HitOptions& options);
+int RunHit(const std::string& folder, const HitOptions& options);
 
 struct PutBenchOptions {
   std::string socket;  // empty: a private daemon
@@ -70,19 +72,19 @@ struct PutBenchOptions {
   uint32_t rounds = 9;
   bool json = false;
 };
-int RunPutBench(const PutBenchOptions& options);
+int RunPutBench(const std::string& folder, const PutBenchOptions& options);
 
 struct ChurnOptions {
   double pools = 10;  // of puts, before the sizes change
   bool json = false;
 };
-int RunChurn(const ChurnOptions& options);
+int RunChurn(const std::string& folder, const ChurnOptions& options);
 
 struct TraceOptions {
   std::string file;
   std::vector<double> shares = {0.02, 0.05, 0.10};
   bool json = false;
 };
-int RunTrace(const TraceOptions& options);
+int RunTrace(const std::string& folder, const TraceOptions& options);
 
 }  // namespace terrace

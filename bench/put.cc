@@ -212,14 +212,14 @@ Rates MeasurePuts(const std::string& socket, uint32_t clients, uint32_t rounds) 
 
 }  // namespace
 
-int RunPutBench(const PutBenchOptions& options) {
+int RunPutBench(const std::string& folder, const PutBenchOptions& options) {
   boost::json::array out;
   uint64_t failures = 0;
   for (const uint32_t clients : options.clients) {
     Progress(std::to_string(clients) + " client processes");
     const Result<BenchDaemon> daemon =
         options.socket.empty()
-            ? BenchDaemon::Start({"--dram", "3GiB", "--segment", std::to_string(kSegment)})
+            ? BenchDaemon::Start(folder, {"--dram", "3GiB", "--segment", std::to_string(kSegment)})
             : BenchDaemon::Borrow(options.socket);
     if (!daemon.ok()) {
       std::fprintf(stderr, "terrace bench: %s\n", daemon.status().message().c_str());

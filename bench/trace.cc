@@ -100,12 +100,13 @@ struct Outcome {
   bool ok = false;
 };
 
-Outcome Replay(const std::vector<Request>& requests, uint64_t capacity, const std::string& policy) {
+Outcome Replay(const std::string& folder, const std::vector<Request>& requests, uint64_t capacity,
+               const std::string& policy) {
   Outcome outcome;
   const uint64_t segments = (capacity + kRecordsASegment - 1) / kRecordsASegment + kOpenSegments;
   const Result<BenchDaemon> daemon =
-      BenchDaemon::Start({"--dram", std::to_string(segments * kSegment), "--segment",
-                          std::to_string(kSegment), "--policy", policy});
+      BenchDaemon::Start(folder, {"--dram", std::to_string(segments * kSegment), "--segment",
+                                  std::to_string(kSegment), "--policy", policy});
   if (!daemon.ok()) {
     std::fprintf(stderr, "terrace bench: %s\n", daemon.status().message().c_str());
     return outcome;
@@ -168,7 +169,7 @@ Result<std::vector<Request>> ReadTrace(const std::string& file) {
 
 }  // namespace
 
-int RunTrace(const TraceOptions& options) {
+int RunTrace(const std::string& folder, const TraceOptions& options) {
   const Result<std::vector<Request>> requests = ReadTrace(options.file);
   if (!requests.ok()) {
     std::fprintf(stderr, "terrace bench: %s\n", requests.status().message().c_str());
@@ -181,8 +182,8 @@ int RunTrace(const TraceOptions& options) {
   for (const double share : options.shares) {
     const auto capacity =
         static_cast<uint64_t>(std::floor(share * static_cast<double>(distinct.size())));
-    const Outcome kept = Replay(*requests, capacity, "gittins");
-    const Outcome lru = Replay(*requests, capacity, "lru");
+    const Outcome kept = Replay(folder, *requests, capacity, "gittins");
+    const Outcome lru = Replay(folder, *requests, capacity, "lru");
     if (!kept.ok || !lru.ok) return 1;
     wrong += kept.wrong + lru.wrong;
     if (options.json) {

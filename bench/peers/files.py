@@ -20,6 +20,7 @@ class Files(Peer):
         self._folder = os.fsencode(self.place.memory_folder) + b"/"
         self._unfinished = self._folder + b"unfinished-%d" % number
         self._into = np.empty(self.place.words, np.uint64)
+        self._buffers = [self._into.data]
 
     def put(self, key: bytes, payload: Words) -> None:
         file = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -34,7 +35,7 @@ class Files(Peer):
     def get(self, key: bytes) -> Words:
         file = os.open(self._folder + key, os.O_RDONLY)
         try:
-            read = os.readv(file, [self._into])
+            read = os.readv(file, self._buffers)
         finally:
             os.close(file)
         if read != self.place.chunk_bytes:

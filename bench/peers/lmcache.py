@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class LMCache(Peer):
 
     name = "lmcache"
     kind = Kind.COPYING
-    remark = "ZeroMQ, shared memory"
+    remark = "ZeroMQ, shared memory; lookup and retrieve"
     environment = "lmcache"
 
     def serve(self, servers: Servers) -> None:
@@ -35,15 +36,21 @@ class LMCache(Peer):
                 *("--http-host", "127.0.0.1", "--http-port", str(self.place.port + 1)),
                 *("--l1-size-gb", str(gib), "--l1-init-size-gb", str(gib)),
                 *("--eviction-policy", "LRU", "--chunk-size", str(CHUNK_TOKENS)),
-                *("--shm-name", f"bench-peers-{self.place.port}", "--disable-observability"),
+                *("--supported-transfer-mode", "auto"),
+                *("--shm-name", self._memory_name(), "--disable-observability"),
             ],
             port=self.place.port,
         )
 
+    def clean(self) -> None:
+        for pool in pathlib.Path("/dev/shm").glob(f"*{self._memory_name()}"):
+            pool.unlink(missing_ok=True)
+
     def connect(self, number: int) -> None:
         bench = "lmcache.cli.commands.bench.server_bench."
         # Two processes of its bench would register as the same worker.
-        importlib.import_module(bench + "helpers")._INSTANCE_ID_BASE = 1000 + number
+        helpers: Any = importlib.import_module(bench + "helpers")
+        helpers._INSTANCE_ID_BASE = 1000 + number
         self._number = number
         rows = self.place.source_rows + 1
         head = self.place.chunk_bytes // CHUNK_TOKENS // 2
@@ -96,6 +103,9 @@ class LMCache(Peer):
 
     def close(self) -> None:
         self._client.close()
+
+    def _memory_name(self) -> str:
+        return f"bench-peers-{self.place.port}"
 
     def _request(self, key: bytes, row: int) -> Any:
         self._sessions += 1

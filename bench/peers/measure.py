@@ -1,4 +1,4 @@
-"""Terrace and one peer, in turns."""
+"""Terrace and each peer, in turns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from bench.peers.side import Side
 from bench.peers.terrace import Terrace
 
 CLIENTS = (1, 2)
+# Gets first: a store that cannot remove may push its working set out for what is put.
 OPERATIONS = ("get", "put")
 TURNS = 7
+
+
+class BenchError(RuntimeError):
+    """Terrace itself failed: there is nothing to compare with."""
 
 
 @dataclass(frozen=True)
@@ -58,82 +63,61 @@ def measure(
 
     Raises
     ------
-    PeerError
-        When Terrace itself fails: there is nothing to compare with.
+    BenchError
+        When Terrace fails; a peer that fails is skipped with its reason.
     """
     results = Results(working_set_bytes, tuple(sizes))
-    wanted = []
     for peer in peers:
         reason = peer.missing()
-        if reason is None:
-            wanted.append(peer)
-        else:
+        if reason is not None:
             results.skipped[peer.name] = reason
     for chunk_bytes in sizes:
-        with Side(Terrace, chunk_bytes, working_set_bytes, max(CLIENTS)) as terrace:
+        wanted = [peer for peer in peers if peer.name not in results.skipped]
+        try:
+            terrace = Side(Terrace, chunk_bytes, working_set_bytes, max(CLIENTS))
+        except PeerError as error:
+            raise BenchError(f"terrace: {error}") from error
+        with terrace:
             for peer in wanted:
-                if peer.name in results.skipped:
-                    continue
-                _say(f"{peer.name}, {chunk_bytes >> 10} KiB")
+                say(f"{peer.name}, {chunk_bytes >> 10} KiB")
                 try:
-                    results.cells += _beside(terrace, peer, chunk_bytes, working_set_bytes, seconds)
-                except _TerraceFailed as failure:
-                    raise PeerError(f"terrace: {failure}") from failure
+                    with Side(peer, chunk_bytes, working_set_bytes, max(CLIENTS)) as other:
+                        for operation in OPERATIONS:
+                            for clients in CLIENTS:
+                                cell = _in_turns(terrace, other, operation, clients, seconds)
+                                results.cells.append(cell)
                 except PeerError as error:
                     results.skipped[peer.name] = f"at {chunk_bytes >> 10} KiB: {error}"
-                    _say(f"{peer.name} skipped: {error}")
+                    say(f"{peer.name} is skipped: {error}")
     return results
 
 
-class _TerraceFailed(RuntimeError):
-    pass
-
-
-def _beside(
-    terrace: Side, peer: type[Peer], chunk_bytes: int, working_set_bytes: int, seconds: float
-) -> list[Cell]:
-    cells = []
-    with Side(peer, chunk_bytes, working_set_bytes, max(CLIENTS)) as other:
-        # Gets first: a store that cannot remove may push its working set out for what is put.
-        for operation in OPERATIONS:
-            for clients in CLIENTS:
-                ours, theirs = [], []
-                for turn in range(TURNS + 1):
-                    pair = [_terrace_slice, _peer_slice]
-                    if turn % 2:
-                        pair.reverse()
-                    took = {
-                        act: act(terrace, other, operation, clients, seconds / TURNS)
-                        for act in pair
-                    }
-                    if turn > 0:  # the first warms both
-                        ours.append(took[_terrace_slice])
-                        theirs.append(took[_peer_slice])
-                cells.append(
-                    Cell(
-                        peer=peer.name,
-                        operation=operation,
-                        clients=clients,
-                        chunk_bytes=chunk_bytes,
-                        p50_us=statistics.median(theirs),
-                        terrace_p50_us=statistics.median(ours),
-                    )
-                )
-    return cells
-
-
-def _terrace_slice(
-    terrace: Side, other: Side, operation: str, clients: int, seconds: float
-) -> float:
-    try:
-        return terrace.slice(operation, clients, seconds)
-    except PeerError as error:
-        raise _TerraceFailed(str(error)) from error
-
-
-def _peer_slice(terrace: Side, other: Side, operation: str, clients: int, seconds: float) -> float:
-    return other.slice(operation, clients, seconds)
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tells how far the bench is, on standard error."""
     print(f"bench-peers: {text}", file=sys.stderr, flush=True)
+
+
+def _in_turns(terrace: Side, other: Side, operation: str, clients: int, seconds: float) -> Cell:
+    took: dict[str, list[float]] = {terrace.peer.name: [], other.peer.name: []}
+    for turn in range(TURNS + 1):
+        for side in (terrace, other) if turn % 2 else (other, terrace):
+            p50_us = _timed(side, operation, clients, seconds / TURNS)
+            if turn > 0:  # the first warms both
+                took[side.peer.name].append(p50_us)
+    return Cell(
+        peer=other.peer.name,
+        operation=operation,
+        clients=clients,
+        chunk_bytes=other.chunk_bytes,
+        p50_us=statistics.median(took[other.peer.name]),
+        terrace_p50_us=statistics.median(took[terrace.peer.name]),
+    )
+
+
+def _timed(side: Side, operation: str, clients: int, seconds: float) -> float:
+    try:
+        return side.slice(operation, clients, seconds)
+    except PeerError as error:
+        if side.peer is Terrace:
+            raise BenchError(f"terrace: {error}") from error
+        raise

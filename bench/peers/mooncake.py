@@ -56,7 +56,7 @@ class Mooncake(Peer):
             raise PeerError("no registered memory")
         words = (ctypes.c_uint64 * (POOL_BYTES // 16)).from_address(memory)
         self._memory = np.ctypeslib.as_array(words).reshape(-1, self.place.words)
-        self._into = self._memory[-1]
+        self._into: Words = self._memory[-1]
         self._into_address = address_of(self._into)
 
     def source(self) -> Words:

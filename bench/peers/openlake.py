@@ -48,6 +48,7 @@ class OpenLake(Peer):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
+        self._slabs = ""
         self._address = f"127.0.0.1:{place.port}"
 
     def serve(self, servers: Servers) -> None:
@@ -66,13 +67,15 @@ class OpenLake(Peer):
         self._slabs = f"openlake_kv_{process}_*"
 
     def clean(self) -> None:
+        if not self._slabs:
+            return
         for slab in pathlib.Path("/dev/shm").glob(self._slabs):
             slab.unlink(missing_ok=True)
 
     def connect(self, number: int) -> None:
         module = importlib.import_module("openlake_client")
         self._client: Any = module.Client("local", CLIENT_ID_FIRST + number)
-        self._into = self._registered(1)[0]
+        self._into: Words = self._registered(1)[0]
         self._client.attach(self._address, 0, self.place.chunk_bytes + KEY_BYTES)
         self._into_address = address_of(self._into)
 

@@ -1,7 +1,12 @@
-"""The peers, in the order of the table."""
+"""The peers, in the order of the table.
+
+InfiniStore is not among them: its server ends without an RDMA device ("Failed to get RDMA devices
+list"), over TCP too.
+"""
 
 from __future__ import annotations
 
+from bench.peers.aibrix import AIBrix
 from bench.peers.files import Files
 from bench.peers.lmcache import LMCache
 from bench.peers.memory import Memory
@@ -15,6 +20,6 @@ from bench.peers.vineyard import Vineyard
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
-    for peer in (Redis, Mooncake, OpenLake, Redhare, Vineyard, LMCache, Files, Memory)
+    for peer in (Redis, Mooncake, OpenLake, Redhare, Vineyard, LMCache, AIBrix, Files, Memory)
 }
 ALL: dict[str, type[Peer]] = {Terrace.name: Terrace, **PEERS}

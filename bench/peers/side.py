@@ -41,6 +41,7 @@ class Side:
         self, peer: type[Peer], chunk_bytes: int, working_set_bytes: int, clients: int
     ) -> None:
         self.peer = peer
+        self.chunk_bytes = chunk_bytes
         self._chunks = working_set_bytes // chunk_bytes
         self._ends = contextlib.ExitStack()
         with contextlib.ExitStack() as ends:
@@ -81,7 +82,9 @@ class Side:
         for client in self._clients[:clients]:
             client.send(operation, seconds=seconds, **chunks)
         limit = seconds + 2 * OPERATION_SECONDS
-        medians = [client.answer(limit)["p50_us"] for client in self._clients[:clients]]
+        medians: list[float] = [
+            client.answer(limit)["p50_us"] for client in self._clients[:clients]
+        ]
         return sum(medians) / clients
 
     def __enter__(self) -> Side:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -45,10 +46,11 @@ class Terrace(Peer):
             raise PeerError(f"a put ended as {end}")
 
     def get(self, key: bytes) -> Words:
-        [pin] = self._namespace.get([key])
-        if pin is None:
+        pins: list[Any] = self._namespace.get([key])
+        if pins[0] is None:
             raise PeerError("a get missed")
-        return np.frombuffer(pin, np.uint64)
+        words: Words = np.frombuffer(pins[0], np.uint64)
+        return words
 
     def remove(self, key: bytes) -> None:
         # A put slice may have been cut short before its last key.

@@ -224,6 +224,7 @@ class ChunkStore {
  private:
   struct SessionEntry;
   struct Victim;
+  struct Sampled;
 
   explicit ChunkStore(ChunkStoreOptions options);
   Status Prepare();
@@ -265,8 +266,8 @@ class ChunkStore {
   bool ReclaimUnpinned(int64_t now_ns);
   bool EvacuatePinned(int64_t now_ns);
   std::vector<uint32_t> Candidates() const;
-  std::vector<Victim> Sample(std::vector<uint32_t>* candidates);
-  Victim Appraise(uint32_t segment) const;
+  Sampled Sample(std::vector<uint32_t>* candidates);
+  Victim Appraise(uint32_t segment);
   bool Evacuate(const Victim& victim, double price, int64_t now_ns);
   bool CarryLeased(uint32_t segment, int64_t now_ns);
   bool CarryOver(uint32_t segment, const SegmentRecord& record, int64_t now_ns);

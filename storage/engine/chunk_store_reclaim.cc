@@ -18,6 +18,9 @@ namespace terrace {
 namespace {
 
 constexpr uint32_t kSampleSegments = 64;
+// Looked at again beside the sample: those that were cheapest when they were looked at last.  Worth
+// fades slowly, so what a few reclaims have seen stands in for a look at the whole pool.
+constexpr uint32_t kRememberedSegments = 16;
 // Samples looked through for a victim without pins, before pinned ones are emptied: bounds the time
 // that a put may wait in a pool full of pins.
 constexpr int kSamplesMax = 4;
@@ -44,14 +47,20 @@ struct ChunkStore::Victim {
   uint64_t leased_bytes = 0;  // that must be carried over
 };
 
+struct ChunkStore::Sampled {
+  std::vector<Victim> victims;  // the cheapest first
+  double price = 0;             // of room, a byte: the tenth percentile of the random ones
+};
+
 bool ChunkStore::IsCurrent(uint32_t segment, uint32_t record_index) const {
   const Chunk& chunk = chunks_.at(pool_->at(segment).records[record_index].chunk);
   return chunk.used && chunk.segment == segment && chunk.record == record_index;
 }
 
-ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) const {
-  const Segment& at = pool_->at(segment);
+ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) {
+  Segment& at = pool_->at(segment);
   Victim victim{.segment = segment};
+  at.last_worth = 0;
   if (at.live_bytes == 0) return victim;
   const auto count = static_cast<uint32_t>(at.records.size());
   const uint32_t stride = std::max(1u, count / kAppraisedRecordsMax);
@@ -62,6 +71,7 @@ ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) const {
     if (chunk.lease_until_ns != 0) victim.leased_bytes += bytes;
     victim.worth += policy_->Worth(chunk.policy) * static_cast<double>(bytes);
   }
+  at.last_worth = victim.worth;
   return victim;
 }
 
@@ -75,16 +85,31 @@ std::vector<uint32_t> ChunkStore::Candidates() const {
 }
 
 // Takes a sample out of the candidates; the cheapest first.
-std::vector<ChunkStore::Victim> ChunkStore::Sample(std::vector<uint32_t>* candidates) {
-  std::vector<Victim> sample;
-  while (!candidates->empty() && sample.size() < kSampleSegments) {
+ChunkStore::Sampled ChunkStore::Sample(std::vector<uint32_t>* candidates) {
+  Sampled sampled;
+  std::vector<Victim>& victims = sampled.victims;
+  while (!candidates->empty() && victims.size() < kSampleSegments) {
     std::swap((*candidates)[NextRandom(&random_) % candidates->size()], candidates->back());
-    sample.push_back(Appraise(candidates->back()));
+    victims.push_back(Appraise(candidates->back()));
     candidates->pop_back();
   }
-  std::sort(sample.begin(), sample.end(),
-            [](const Victim& a, const Victim& b) { return a.worth < b.worth; });
-  return sample;
+  if (victims.empty()) return sampled;
+  const auto cheaper = [](const Victim& a, const Victim& b) { return a.worth < b.worth; };
+  std::sort(victims.begin(), victims.end(), cheaper);
+  // A pool of few segments has no tenth percentile: the second cheapest, for the cheapest would
+  // be measured against itself.
+  const size_t at = std::min(std::max<size_t>(victims.size() / 10, 1), victims.size() - 1);
+  sampled.price = victims[at].worth / static_cast<double>(options_.segment_bytes);
+
+  const size_t remembered = std::min<size_t>(candidates->size(), kRememberedSegments);
+  std::partial_sort(candidates->begin(), candidates->begin() + static_cast<ptrdiff_t>(remembered),
+                    candidates->end(), [this](uint32_t a, uint32_t b) {
+                      return pool_->at(a).last_worth < pool_->at(b).last_worth;
+                    });
+  for (size_t i = 0; i < remembered; ++i) victims.push_back(Appraise((*candidates)[i]));
+  candidates->erase(candidates->begin(), candidates->begin() + static_cast<ptrdiff_t>(remembered));
+  std::sort(victims.begin(), victims.end(), cheaper);
+  return sampled;
 }
 
 // True when there is a free segment more than before.
@@ -95,14 +120,10 @@ bool ChunkStore::ReclaimOne(int64_t now_ns) {
 bool ChunkStore::ReclaimUnpinned(int64_t now_ns) {
   std::vector<uint32_t> candidates = Candidates();
   for (int samples = 0; samples < kSamplesMax && !candidates.empty(); ++samples) {
-    const std::vector<Victim> sample = Sample(&candidates);
-    // A pool of few segments has no tenth percentile: the second cheapest, for the cheapest would
-    // be measured against itself.
-    const size_t at = std::min(std::max<size_t>(sample.size() / 10, 1), sample.size() - 1);
-    const double price = sample[at].worth / static_cast<double>(options_.segment_bytes);
-    for (const Victim& victim : sample) {
+    const Sampled sampled = Sample(&candidates);
+    for (const Victim& victim : sampled.victims) {
       if (pins_.IsPinned(victim.segment, pool_->at(victim.segment).generation)) continue;
-      if (!Evacuate(victim, price, now_ns)) continue;
+      if (!Evacuate(victim, sampled.price, now_ns)) continue;
       Drain(victim.segment, now_ns);
       // Pinned in the meantime: it drains and holds back nothing but itself.
       if (pool_->at(victim.segment).state == SegmentState::kFree) return true;
@@ -120,7 +141,7 @@ bool ChunkStore::EvacuatePinned(int64_t now_ns) {
   }
   if (draining >= std::max(1u, pool_->count() / kDrainingShare)) return false;
   std::vector<uint32_t> candidates = Candidates();
-  for (const Victim& victim : Sample(&candidates)) {
+  for (const Victim& victim : Sample(&candidates).victims) {
     const double price = victim.worth / static_cast<double>(options_.segment_bytes);
     if (!Evacuate(victim, price, now_ns)) continue;
     Drain(victim.segment, now_ns);

@@ -1,0 +1,139 @@
+"""Terrace side by side with its peers; scripts/bench-peers runs this."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from types import FrameType
+
+from bench.peers.install import install
+from bench.peers.measure import BenchError, measure, say
+from bench.peers.peer import Peer
+from bench.peers.registry import PEERS
+from bench.peers.report import GIB, KIB, MIB, as_json, as_text, size_text
+
+SIZES = (64 * KIB, MIB, 4 * MIB)
+SIZE_MIN, SIZE_MAX = 64 * KIB, 16 * MIB
+WORKING_SET_MAX = 4 * GIB
+SECONDS = 1.4
+UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB}
+
+
+def size(text: str) -> int:
+    """Reads 64KiB, 1MiB or 1GiB."""
+    unit = UNITS.get(text[-3:])
+    digits = text[:-3].strip()
+    if unit is None or not digits.isdecimal() or int(digits) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size: write 64KiB, 1MiB or 1GiB")
+    return int(digits) * unit
+
+
+def sizes(text: str) -> list[int]:
+    """Reads chunk sizes, with commas between."""
+    found = [size(word.strip()) for word in text.split(",")]
+    for each in found:
+        if each & (each - 1) or not SIZE_MIN <= each <= SIZE_MAX:
+            raise argparse.ArgumentTypeError(
+                f"{size_text(each)} is no chunk size: a power of two"
+                f" from {size_text(SIZE_MIN)} to {size_text(SIZE_MAX)}"
+            )
+    return sorted(set(found))
+
+
+def working_set(text: str) -> int:
+    """Reads the bytes that gets range over."""
+    found = size(text)
+    if found < 2 * SIZE_MAX or found > WORKING_SET_MAX:
+        raise argparse.ArgumentTypeError(
+            f"{size_text(found)} is not from {size_text(2 * SIZE_MAX)}"
+            f" to {size_text(WORKING_SET_MAX)}"
+        )
+    return found
+
+
+def seconds(text: str) -> float:
+    """Reads a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0.1 <= found <= 60:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time from 0.1 to 60 seconds")
+    return found
+
+
+def peer(text: str) -> type[Peer]:
+    """Reads a peer's name."""
+    if text not in PEERS:
+        raise argparse.ArgumentTypeError(f"'{text}' is no peer: {', '.join(PEERS)}")
+    return PEERS[text]
+
+
+def peers(text: str) -> list[type[Peer]]:
+    """Reads peers' names, with commas between; all is every one."""
+    if text == "all":
+        return list(PEERS.values())
+    return [peer(word.strip()) for word in text.split(",")]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command line."""
+    out = argparse.ArgumentParser(
+        prog="scripts/bench-peers",
+        description="Times get and put of Terrace and its peers, side by side, in turns.",
+        epilog=f"peers: {', '.join(PEERS)}",
+    )
+    out.add_argument(
+        "--install",
+        metavar="NAME",
+        nargs="+",
+        type=peers,
+        help="make the Python environments of these peers, or of all, and end",
+    )
+    out.add_argument("--peers", type=peers, default=list(PEERS.values()), metavar="NAME,…")
+    out.add_argument("--sizes", type=sizes, default=list(SIZES), metavar="SIZE,…")
+    out.add_argument(
+        "--seconds",
+        type=seconds,
+        default=SECONDS,
+        help=f"each side's time in each figure; {SECONDS} unless told",
+    )
+    out.add_argument(
+        "--working-set",
+        type=working_set,
+        default=GIB,
+        metavar="SIZE",
+        help="what gets range over; less than the 1GiB that it is unless told is not judged",
+    )
+    out.add_argument("--json", action="store_true", help="the figures as JSON")
+    return out
+
+
+def main() -> int:
+    """Installs or measures; answers the exit status."""
+    told = parser().parse_args()
+    if told.install:
+        wanted = {each.name: each for group in told.install for each in group}
+        return 0 if all([install(each) for each in wanted.values()]) else 1
+    try:
+        results = measure(told.peers, told.sizes, told.working_set, told.seconds)
+    except BenchError as error:
+        say(str(error))
+        return 1
+    print(as_json(results) if told.json else as_text(results))
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("stopped")
+        sys.exit(130)

@@ -1,0 +1,16 @@
+#pragma once
+
+// A run in a process of its own, with a folder for its sockets that is removed when the run ends,
+// however it ends: Ctrl-C and SIGTERM end the run first.
+//
+// Threads: main, before there are others.
+
+#include <functional>
+#include <string>
+
+namespace terrace {
+
+// Answers what `work` answered; 128 + the signal when one ended it.
+int RunSupervised(const std::function<int(const std::string& folder)>& work);
+
+}  // namespace terrace
