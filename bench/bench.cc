@@ -52,6 +52,16 @@ int RunBench(int argc, char** argv) {
   traces->callback(
       [&] { run = [&](const std::string& folder) { return RunTrace(folder, trace); }; });
 
+  CodecBenchOptions codec;
+  CLI::App* codecs = app.add_subcommand("codec", "lossless codec on real KV against memcpy");
+  codecs->add_option("--kv", codec.kv, "a file of scripts/dump-demo-kv")->required();
+  codecs->add_option("--tokens", codec.tokens, "tokens a chunk (256)")
+      ->check(CLI::Range(1u, 65536u));
+  codecs->add_option("--rounds", codec.rounds, "rounds of which the median is taken (9)")
+      ->check(CLI::Range(1u, 1000u));
+  codecs->add_flag("--json", codec.json);
+  codecs->callback([&] { run = [&](const std::string&) { return RunCodec(codec); }; });
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -15,6 +15,7 @@ namespace terrace {
 namespace {
 
 constexpr int64_t kStartNs = 30 * kNsPerSecond;
+constexpr int64_t kEndNs = 10 * kNsPerSecond;
 
 std::string Beside(const char* name) {
   std::error_code error;
@@ -34,10 +35,12 @@ Result<BenchDaemon> BenchDaemon::Start(const std::string& folder,
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 
+  const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return ErrnoStatus("fork", errno);
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // a killed bench leaves no daemon behind
+    if (getppid() != parent) _exit(0);
     execv(binary.c_str(), argv.data());
     _exit(127);
   }
@@ -68,6 +71,12 @@ BenchDaemon::BenchDaemon(BenchDaemon&& other) noexcept
 BenchDaemon::~BenchDaemon() {
   if (pid_ <= 0) return;
   kill(pid_, SIGTERM);
+  const int64_t until_ns = MonotonicNs() + kEndNs;
+  while (MonotonicNs() < until_ns) {
+    if (waitpid(pid_, nullptr, WNOHANG) != 0) return;
+    usleep(5'000);
+  }
+  kill(pid_, SIGKILL);
   waitpid(pid_, nullptr, 0);
 }
 

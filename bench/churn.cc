@@ -75,7 +75,8 @@ class Player {
   Tally Play(const Population& population, Random& random, double put_bytes,
              uint64_t requests_max) {
     Tally tally;
-    while (static_cast<double>(tally.put_bytes) < put_bytes && tally.requests < requests_max) {
+    while (static_cast<double>(tally.put_bytes) < put_bytes && tally.requests < requests_max &&
+           !gone_) {
       const uint64_t number = population.Draw(random);
       Request(number, population.BytesOf(number), &tally);
     }
@@ -94,6 +95,7 @@ class Player {
       return;
     }
     if (found != StatusCode::kNotFound && found != StatusCode::kBusy) ++tally->refused_not_busy;
+    gone_ |= found == StatusCode::kUnavailable;
     const PutItem item{.key = key, .payload = payloads_.Of(number, bytes)};
     const StatusCode put = ns_->Put(std::span(&item, 1)).front();
     if (put == StatusCode::kOk) tally->put_bytes += bytes;
@@ -104,6 +106,7 @@ class Player {
 
   std::shared_ptr<Namespace> ns_;
   const Payloads& payloads_;
+  bool gone_ = false;  // the daemon has died: the run is over
 };
 
 // A pool of its own with the policy.
@@ -150,7 +153,8 @@ constexpr uint64_t kFirstSeed = 3, kSecondSeed = 5;
 Result<Churn> Measure(const std::string& folder, const ChurnOptions& options) {
   const Payloads payloads(kChunkBytesMax);
   const Population mixed(0, 64 * kKiB, kChunkBytesMax);
-  const Population small(1ull << 40, 64 * kKiB, 512 * kKiB);
+  // Other keys, and not a multiple of the payloads' period apart.
+  const Population small(1'000'000'007, 64 * kKiB, 512 * kKiB);
   const auto pool_bytes = static_cast<double>(kPool);
   Churn churn;
   {

@@ -4,6 +4,7 @@
 
 #include <boost/json.hpp>
 #include <cstring>
+#include <fstream>
 
 #include "storage/base/clock.h"
 
@@ -19,12 +20,25 @@ double TenantNumber(Client& client, const std::string& pointer) {
   return number != nullptr && number->is_number() ? number->to_number<double>() : 0;
 }
 
-void AwaitPopulated(Client& client, int64_t wait_ns) {
+bool AwaitPopulated(Client& client, int64_t wait_ns) {
   const int64_t until_ns = MonotonicNs() + wait_ns;
   const double bytes = TenantNumber(client, "/tiers/0/bytes");
-  while (MonotonicNs() < until_ns && TenantNumber(client, "/tiers/0/populated_bytes") < bytes) {
+  while (MonotonicNs() < until_ns) {
+    if (bytes > 0 && TenantNumber(client, "/tiers/0/populated_bytes") >= bytes) return true;
     usleep(50'000);
   }
+  return false;
+}
+
+uint64_t HugeMappedBytes() {
+  std::ifstream in("/proc/self/smaps_rollup");
+  uint64_t bytes = 0;
+  for (std::string line; std::getline(in, line);) {
+    for (const char* name : {"ShmemPmdMapped:", "Shared_Hugetlb:", "Private_Hugetlb:"}) {
+      if (line.starts_with(name)) bytes += std::stoull(line.substr(std::strlen(name))) * 1024;
+    }
+  }
+  return bytes;
 }
 
 shm::ChunkKey NumberedKey(uint64_t n) {

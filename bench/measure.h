@@ -50,8 +50,11 @@ inline uint64_t PageBytes(Client& client) {
   return static_cast<uint64_t>(TenantNumber(client, "/tiers/0/page_bytes"));
 }
 
-// Until the daemon has touched every page of its DRAM, or `wait_ns` have passed.
-void AwaitPopulated(Client& client, int64_t wait_ns);
+// Until the daemon has touched every page of its DRAM; false when `wait_ns` have passed before.
+bool AwaitPopulated(Client& client, int64_t wait_ns);
+
+// Bytes that this process has mapped by pages of 2 MiB, whatever was asked for.
+uint64_t HugeMappedBytes();
 
 // The key of number `n`, 32 bytes.
 shm::ChunkKey NumberedKey(uint64_t n);
@@ -86,5 +89,15 @@ struct TraceOptions {
   bool json = false;
 };
 int RunTrace(const std::string& folder, const TraceOptions& options);
+
+struct CodecBenchOptions {
+  std::string kv;  // a file of scripts/dump-demo-kv
+  // A chunk.  The demo's model has 192 channels: its 256 tokens make frames of 96 KiB, as larger
+  // models' 64 do.
+  uint32_t tokens = 256;
+  uint32_t rounds = 9;
+  bool json = false;
+};
+int RunCodec(const CodecBenchOptions& options);
 
 }  // namespace terrace

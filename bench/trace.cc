@@ -32,6 +32,7 @@ using Request = std::vector<uint64_t>;
 
 struct Answer {
   uint64_t prefix = 0, wrong = 0;
+  uint64_t failed = 0;  // puts that ended neither ok, nor exists, nor busy
 };
 
 class Player {
@@ -52,6 +53,7 @@ class Player {
   // What an engine does: match, read the prefix, compute and put the rest.
   Answer Play(const Request& request) {
     Answer answer;
+    if (ns_ == nullptr) return {.failed = request.size()};
     std::vector<shm::ChunkKey> keys;
     for (const uint64_t id : request) keys.push_back(NumberedKey(id));
     const size_t matched = ns_->Match(keys).prefix;
@@ -66,7 +68,11 @@ class Player {
     for (size_t i = answer.prefix; i < request.size(); ++i) {
       items.push_back({.key = keys[i], .payload = payloads_.Of(request[i], kPayload)});
     }
-    (void)ns_->Put(items);
+    for (const StatusCode put : ns_->Put(items)) {
+      if (put == StatusCode::kOk || put == StatusCode::kExists || put == StatusCode::kBusy)
+        continue;
+      ++answer.failed;
+    }
     return answer;
   }
 
@@ -96,7 +102,7 @@ int Launch(Workers& workers, const std::string& socket, const std::vector<Reques
 
 struct Outcome {
   double ratio = 0, moved_per_put = 0;
-  uint64_t wrong = 0;
+  uint64_t wrong = 0, failed = 0;
   bool ok = false;
 };
 
@@ -114,6 +120,7 @@ Outcome Replay(const std::string& folder, const std::vector<Request>& requests, 
   const Payloads payloads(kPayload);
   Workers workers;
   std::vector<UniqueFd> ends;
+  ends.reserve(kClients);
   for (int i = 0; i < kClients; ++i) {
     ends.emplace_back(Launch(workers, daemon->socket(), requests, payloads));
   }
@@ -123,10 +130,12 @@ Outcome Replay(const std::string& folder, const std::vector<Request>& requests, 
     Answer answer;
     if (write(end, &number, sizeof number) != sizeof number ||
         read(end, &answer, sizeof answer) != sizeof answer) {
+      std::fprintf(stderr, "terrace bench: a client died at request %lu\n", number);
       return outcome;
     }
     hits += answer.prefix;
     outcome.wrong += answer.wrong;
+    outcome.failed += answer.failed;
     references += requests[number].size();
     if (number % 4000 == 3999) Progress(policy + ": " + std::to_string(number + 1) + " requests");
   }
@@ -186,6 +195,11 @@ int RunTrace(const std::string& folder, const TraceOptions& options) {
     const Outcome lru = Replay(folder, *requests, capacity, "lru");
     if (!kept.ok || !lru.ok) return 1;
     wrong += kept.wrong + lru.wrong;
+    if (kept.failed + lru.failed != 0) {
+      std::fprintf(stderr, "terrace bench: %lu puts failed, and not for busy\n",
+                   kept.failed + lru.failed);
+      return 1;
+    }
     if (options.json) {
       out.push_back(boost::json::object{{"capacity_share", share},
                                         {"prefix_hit_ratio", kept.ratio},

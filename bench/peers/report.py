@@ -112,7 +112,16 @@ def judge(results: Results) -> list[dict[str, Any]]:
                     text += f", but the working set is below {size_text(WORKING_SET_MIN)}"
                 else:
                     verdict = "holds" if fastest.ratio >= line.times else "does not hold"
-            judged.append({"verdict": verdict, "text": text, "clients": clients})
+            judged.append(
+                {
+                    "text": text,
+                    "verdict": verdict,
+                    "clients": clients,
+                    "times": line.times,
+                    "ratio": None if fastest is None else round(fastest.ratio, 3),
+                    "peer": None if fastest is None else fastest.peer,
+                }
+            )
     return judged
 
 

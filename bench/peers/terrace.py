@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.peers.peer import ROOT, Kind, Peer, PeerError, Place, Servers, Words
 
-RELEASE = ROOT / "build" / "release"
+# What scripts/bench-peers has built, or another build.
+BUILD = Path(os.environ.get("TERRACE_BUILD", ROOT / "build" / "release"))
 
 
 class Terrace(Peer):
@@ -26,7 +29,7 @@ class Terrace(Peer):
     def serve(self, servers: Servers) -> None:
         servers.start(
             [
-                str(RELEASE / "bin" / "terraced"),
+                str(BUILD / "bin" / "terraced"),
                 *("--socket", self._socket, "--dram", str(self.place.capacity_bytes)),
                 *("--log-level", "warning"),
             ],
@@ -34,7 +37,7 @@ class Terrace(Peer):
         )
 
     def connect(self, number: int) -> None:
-        sys.path.insert(0, str(RELEASE / "python"))
+        sys.path.insert(0, str(BUILD / "python"))
         import terrace_kv
 
         self._client = terrace_kv.Client(self._socket, name=f"bench-peers {number}")

@@ -16,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from terrace_kv.llama.keys import file_identity
+
 SEQUENCE = 0  # the only sequence that is used
 MODEL_PARAMS_BYTES = 80
 CONTEXT_PARAMS_BYTES = 168
 PARAMS_BYTES_MAX = 4096  # room for a parameter struct of an unknown build
-TYPE_F16 = 1
+TYPE_F16 = 1  # ggml_type
+TYPE_BF16 = 30
 # Rotary kinds that give a cell more than one position: (name, value) of llama_rope_type.
 MULTI_ROPE = {8: "M-RoPE", 24: "vision RoPE", 40: "interleaved M-RoPE"}
 
@@ -183,6 +186,8 @@ class Engine:
         The context's length; 0 leaves it to `open_context`, before which nothing can be decoded.
     threads
         Threads of a decode; two on busy cores are slower than one.
+    kv_type
+        Elements of K and V, `TYPE_F16` or `TYPE_BF16`.
 
     Raises
     ------
@@ -191,7 +196,14 @@ class Engine:
         windows, several positions a cell); the message names why.
     """
 
-    def __init__(self, model: str | Path, *, context_tokens: int = 0, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        context_tokens: int = 0,
+        threads: int = 1,
+        kv_type: int = TYPE_F16,
+    ) -> None:
         if not Path(model).is_file():
             raise EngineError(f"{model} is no file")
         path = _find_library()
@@ -200,6 +212,8 @@ class Engine:
         self._library.llama_log_set(_SILENT, None)
         self._library.llama_backend_init()
         _check_defaults(self._library.llama_context_default_params())
+        #: What the file was when it was loaded: `keys.file_identity`.
+        self.weights = file_identity(model)
         self._model = self._library.llama_model_load_from_file(
             str(model).encode(), self._library.llama_model_default_params()
         )
@@ -208,6 +222,7 @@ class Engine:
         self._refuse_what_cannot_be_cut()
         self._vocab = self._library.llama_model_get_vocab(self._model)
         self._threads = threads
+        self._kv_type = kv_type
         self._context = None
         if context_tokens:
             self.open_context(context_tokens)
@@ -221,6 +236,7 @@ class Engine:
         params.n_seq_max = 1
         params.n_threads = params.n_threads_batch = self._threads
         params.flash_attn_type = 1
+        params.type_k = params.type_v = self._kv_type
         self._context = self._library.llama_init_from_model(self._model, params)
         if not self._context:
             raise EngineError(

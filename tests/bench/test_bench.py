@@ -1,0 +1,101 @@
+"""The workloads of `terrace bench`, small: that they run, count right, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from terraced import Terraced
+
+BIN = Path(os.environ["TERRACE_BIN"])
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / "terrace", "bench", *arguments], capture_output=True, text=True, timeout=200
+    )
+
+
+def leftovers() -> set[Path]:
+    return set(Path("/tmp").glob("terrace-bench-*"))
+
+
+def test_hit_counts_no_system_call_and_no_miss() -> None:
+    run = bench("hit", "--entries", "2000", "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["entries"] == 2000 and found["misses"] == 0
+    assert found["syscalls_per_op"] in (0, None)
+    assert 0 < found["p50_ns"] <= found["p99_ns"]
+    assert found["judged"] == (found["page_bytes"] == 2 << 20)
+
+
+def test_trace_finds_exactly_what_was_there_before(tmp_path: Path) -> None:
+    # 0-9, the same again, 0-4 and 20-24: with room for all, 10 + 5 of 30 references are hits.
+    requests = [list(range(10)), list(range(10)), [*range(5), *range(20, 25)]]
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(json.dumps({"hash_ids": ids}) + "\n" for ids in requests))
+    run = bench("trace", str(trace), "--share", "1", "--json")
+    assert run.returncode == 0, run.stderr
+    (found,) = json.loads(run.stdout)
+    assert found["prefix_hit_ratio"] == found["lru_prefix_hit_ratio"] == 0.5
+    assert found["wrong_bytes"] == 0 and found["moved_per_put"] == 0
+
+
+def test_wrong_trace_is_named_with_its_line(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"hash_ids": [1]}\n{"ids": [1]}\n')
+    run = bench("trace", str(trace))
+    assert run.returncode == 2 and f"{trace}:2" in run.stderr
+    assert "/nowhere" in bench("trace", "/nowhere").stderr
+
+
+def test_put_measures_a_daemon_that_runs(tmp_path: Path) -> None:
+    daemon = Terraced(tmp_path, dram="1GiB", segment="16MiB")
+    try:
+        run = bench("put", "--clients", "1", "--rounds", "1", "--socket", daemon.socket, "--json")
+        assert run.returncode == 0, run.stderr
+        (found,) = json.loads(run.stdout)
+        assert found["clients"] == 1 and found["failures"] == 0 and found["vs_copy_hash"] > 0
+        assert daemon.process.poll() is None
+    finally:
+        daemon.kill()
+
+
+def test_ends_without_leftovers_on_sigterm() -> None:
+    before = leftovers()
+    run = subprocess.Popen(
+        [BIN / "terrace", "bench", "hit", "--entries", "200000"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert run.stderr is not None
+    assert "putting" in run.stderr.readline()
+    assert len(running(run.pid)) >= 3  # it, its run, the daemon
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 128 + signal.SIGTERM
+    assert leftovers() <= before
+    until = time.monotonic() + 10
+    while time.monotonic() < until and running(run.pid):
+        time.sleep(0.02)
+    assert running(run.pid) == []
+
+
+def running(group: int) -> list[str]:
+    """Names the processes of a group that are no zombies."""
+    names = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, rest = (folder / "stat").read_text().rsplit(")", 1)
+        except OSError:
+            continue
+        state, _, process_group = rest.split()[:3]
+        if state != "Z" and int(process_group) == group:
+            names.append(name)
+    return names
