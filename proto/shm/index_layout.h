@@ -33,6 +33,7 @@ static_assert(std::endian::native == std::endian::little, "the layouts are littl
 // generation equals the location's.  Generations start at 1, so a location is never 0.
 struct Location {
   static constexpr uint64_t kOffsetUnitBytes = 4096;
+  static constexpr uint64_t kGenerationMax = (uint64_t{1} << 34) - 1;
 
   uint32_t segment = 0;     // 12 bits
   uint64_t generation = 0;  // 34 bits
@@ -43,7 +44,7 @@ struct Location {
   }
   static constexpr Location Unpack(uint64_t word) {
     return Location{.segment = static_cast<uint32_t>(word >> 52),
-                    .generation = (word >> 18) & ((uint64_t{1} << 34) - 1),
+                    .generation = (word >> 18) & kGenerationMax,
                     .offset = (word & ((uint64_t{1} << 18) - 1)) * kOffsetUnitBytes};
   }
   friend bool operator==(const Location&, const Location&) = default;

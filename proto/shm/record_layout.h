@@ -32,10 +32,15 @@ struct RecordHeader {
   uint16_t codec;          // 0: the payload is stored as it is
   uint64_t key[4];         // ChunkKey::words
   uint32_t namespace_id;
-  uint32_t payload_bytes;          // plain bytes, 1..kPayloadBytesMax
-  uint32_t stored_bytes;           // bytes behind the header; equals payload_bytes when codec is 0
-  uint32_t leaf_count;             // ceil(payload_bytes / kLeafBytes)
-  uint8_t reserved[24];            // zero
+  uint32_t payload_bytes;  // plain bytes, 1..kPayloadBytesMax
+  uint32_t stored_bytes;   // bytes behind the header; equals payload_bytes when codec is 0
+  uint32_t leaf_count;     // ceil(payload_bytes / kLeafBytes)
+  // Where the record lies in the NVMe log, so that a stale or misdirected one is told from the one
+  // that was asked for.  All zero in DRAM.
+  uint64_t log_sequence;           // of the segment's life: grows with every opening, from 1
+  uint32_t log_segment;            // the segment's place on the device
+  uint32_t log_offset_units;       // of this header from the segment's start, in 4 KiB
+  uint8_t reserved[8];             // zero
   uint64_t header_checksum;        // XXH3-64 of the header with this word zero: bytes [0, 4096)
   uint64_t leaves[kLeafCountMax];  // XXH3-64 of each leaf of the plain payload; unused are zero
   uint8_t padding[1952];           // zero
@@ -44,6 +49,7 @@ static_assert(sizeof(RecordHeader) == kRecordHeaderBytes);
 static_assert(std::endian::native == std::endian::little, "the layouts are little-endian");
 static_assert(offsetof(RecordHeader, key) == 16);
 static_assert(offsetof(RecordHeader, namespace_id) == 48);
+static_assert(offsetof(RecordHeader, log_sequence) == 64);
 static_assert(offsetof(RecordHeader, header_checksum) == 88);
 static_assert(offsetof(RecordHeader, leaves) == 96);
 static_assert(offsetof(RecordHeader, padding) == 2144);

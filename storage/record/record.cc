@@ -79,6 +79,54 @@ Status CheckZeros(const RecordHeader& header) {
   return Status::Ok();
 }
 
+Status CheckPlace(const RecordHeader& header, const LogPlace& place) {
+  if (header.log_sequence != place.sequence) {
+    return Corrupt(Differs("log_sequence", header.log_sequence, place.sequence));
+  }
+  if (header.log_segment != place.segment) {
+    return Corrupt(Differs("log_segment", header.log_segment, place.segment));
+  }
+  if (header.log_offset_units != place.offset_units) {
+    return Corrupt(Differs("log_offset_units", header.log_offset_units, place.offset_units));
+  }
+  return Status::Ok();
+}
+
+Status CheckHeaderAt(const RecordHeader& header, const LogPlace& place) {
+  if (header.magic != shm::kRecordMagic) return Corrupt("magic differs");
+  if (header.version != shm::kRecordVersion) {
+    return Corrupt(Differs("version", header.version, shm::kRecordVersion));
+  }
+  if (header.header_checksum != HeaderChecksum(header)) return Corrupt("checksum differs");
+  if (Status at = CheckPlace(header, place); !at.ok()) return at;
+  if (header.hash_algorithm != static_cast<uint8_t>(shm::HashAlgorithm::kXxh3_64)) {
+    return Corrupt("unknown hash algorithm " + std::to_string(header.hash_algorithm));
+  }
+  if (header.codec != 0) return Corrupt("unknown codec " + std::to_string(header.codec));
+  if (Status key = CheckKey(header); !key.ok()) return key;
+  if (Status lengths = CheckLengths(header); !lengths.ok()) return lengths;
+  return CheckZeros(header);
+}
+
+// Of a header that is one.
+Status CheckIdentity(const RecordHeader& header, const RecordIdentity& expected) {
+  const RecordIdentity found = IdentityOf(header);
+  if (found.namespace_id != expected.namespace_id) {
+    return Corrupt(Differs("namespace", found.namespace_id, expected.namespace_id));
+  }
+  if (found.key.length != expected.key.length) {
+    return Corrupt(Differs("key length", found.key.length, expected.key.length));
+  }
+  if (found.key.part != expected.key.part) {
+    return Corrupt(Differs("part", found.key.part, expected.key.part));
+  }
+  if (found.key != expected.key) return Corrupt("key differs");
+  if (found.payload_bytes != expected.payload_bytes) {
+    return Corrupt(Differs("payload_bytes", found.payload_bytes, expected.payload_bytes));
+  }
+  return Status::Ok();
+}
+
 }  // namespace
 
 void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, RecordHeader* header) {
@@ -99,38 +147,30 @@ void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, RecordH
   header->header_checksum = HeaderChecksum(*header);
 }
 
-Status CheckHeader(const RecordHeader& header) {
-  if (header.magic != shm::kRecordMagic) return Corrupt("magic differs");
-  if (header.version != shm::kRecordVersion) {
-    return Corrupt(Differs("version", header.version, shm::kRecordVersion));
-  }
-  if (header.header_checksum != HeaderChecksum(header)) return Corrupt("checksum differs");
-  if (header.hash_algorithm != static_cast<uint8_t>(shm::HashAlgorithm::kXxh3_64)) {
-    return Corrupt("unknown hash algorithm " + std::to_string(header.hash_algorithm));
-  }
-  if (header.codec != 0) return Corrupt("unknown codec " + std::to_string(header.codec));
-  if (Status key = CheckKey(header); !key.ok()) return key;
-  if (Status lengths = CheckLengths(header); !lengths.ok()) return lengths;
-  return CheckZeros(header);
+void PlaceHeader(const LogPlace& place, RecordHeader* header) {
+  TERRACE_CHECK(place.sequence >= 1);
+  header->log_sequence = place.sequence;
+  header->log_segment = place.segment;
+  header->log_offset_units = place.offset_units;
+  header->header_checksum = HeaderChecksum(*header);
+}
+
+Status CheckHeader(const RecordHeader& header) { return CheckHeaderAt(header, LogPlace{}); }
+
+Status CheckHeader(const RecordHeader& header, const LogPlace& place) {
+  TERRACE_CHECK(place.sequence >= 1);
+  return CheckHeaderAt(header, place);
 }
 
 Status ValidateHeader(const RecordHeader& header, const RecordIdentity& expected) {
   if (Status checked = CheckHeader(header); !checked.ok()) return checked;
-  const RecordIdentity found = IdentityOf(header);
-  if (found.namespace_id != expected.namespace_id) {
-    return Corrupt(Differs("namespace", found.namespace_id, expected.namespace_id));
-  }
-  if (found.key.length != expected.key.length) {
-    return Corrupt(Differs("key length", found.key.length, expected.key.length));
-  }
-  if (found.key.part != expected.key.part) {
-    return Corrupt(Differs("part", found.key.part, expected.key.part));
-  }
-  if (found.key != expected.key) return Corrupt("key differs");
-  if (found.payload_bytes != expected.payload_bytes) {
-    return Corrupt(Differs("payload_bytes", found.payload_bytes, expected.payload_bytes));
-  }
-  return Status::Ok();
+  return CheckIdentity(header, expected);
+}
+
+Status ValidateHeader(const RecordHeader& header, const RecordIdentity& expected,
+                      const LogPlace& place) {
+  if (Status checked = CheckHeader(header, place); !checked.ok()) return checked;
+  return CheckIdentity(header, expected);
 }
 
 RecordIdentity IdentityOf(const RecordHeader& header) {
@@ -166,5 +206,7 @@ Status VerifyPayload(const void* payload, uint32_t payload_bytes, const uint64_t
   const LeafRange all{.first = 0, .count = shm::LeafCount(payload_bytes)};
   return VerifyPayload(payload, payload_bytes, leaves, all);
 }
+
+uint64_t HashBytes(const void* bytes, size_t count) { return XXH3_64bits(bytes, count); }
 
 }  // namespace terrace

@@ -8,6 +8,7 @@
 //
 // Threads: pure functions, safe from any thread.
 
+#include <cstddef>
 #include <cstdint>
 
 #include "proto/shm/chunk_key.h"
@@ -25,6 +26,15 @@ struct RecordIdentity {
   friend bool operator==(const RecordIdentity&, const RecordIdentity&) = default;
 };
 
+// Where a record lies in the NVMe log (storage/tier).  Sequence 0 is no place there: DRAM.
+struct LogPlace {
+  uint64_t sequence = 0;      // of the segment's life
+  uint32_t segment = 0;       // on the device
+  uint32_t offset_units = 0;  // of the header from the segment's start, in 4 KiB
+
+  friend bool operator==(const LogPlace&, const LogPlace&) = default;
+};
+
 // Leaves [first, first + count) of a payload.
 struct LeafRange {
   uint32_t first = 0;
@@ -37,15 +47,25 @@ struct LeafRange {
 // kPayloadBytesMax.
 void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, shm::RecordHeader* header);
 
-// Whether the header is one that BuildHeader can have written: magic, version, checksum, hash
-// algorithm, codec, key, lengths, zeros where zeros belong.  kCorrupt names the first field that
-// differs.  For recovery, which learns the identity from the header.
+// Gives a header its place in the log, and the checksum that goes with it.
+// REQUIRES: place.sequence >= 1.
+void PlaceHeader(const LogPlace& place, shm::RecordHeader* header);
+
+// Whether the header is one that BuildHeader can have written, for DRAM: magic, version, checksum,
+// hash algorithm, codec, key, lengths, no place in the log, zeros where zeros belong.  kCorrupt
+// names the first field that differs.  For recovery, which learns the identity from the header.
 Status CheckHeader(const shm::RecordHeader& header);
+
+// The same for a header that PlaceHeader has put exactly there.
+// REQUIRES: place.sequence >= 1.
+Status CheckHeader(const shm::RecordHeader& header, const LogPlace& place);
 
 // CheckHeader, and that it is the header of exactly this record.  kCorrupt names what differs.
 Status ValidateHeader(const shm::RecordHeader& header, const RecordIdentity& expected);
+Status ValidateHeader(const shm::RecordHeader& header, const RecordIdentity& expected,
+                      const LogPlace& place);
 
-// REQUIRES: CheckHeader(header).ok().
+// REQUIRES: CheckHeader says ok.
 RecordIdentity IdentityOf(const shm::RecordHeader& header);
 
 // Whether the payload's bytes are those that the leaf table describes, for the leaves in `range`.
@@ -58,5 +78,8 @@ Status VerifyPayload(const void* payload, uint32_t payload_bytes, const uint64_t
 
 // All of it.
 Status VerifyPayload(const void* payload, uint32_t payload_bytes, const uint64_t* leaves);
+
+// XXH3-64, seed 0: the hash of every checksum in records and in the log.
+uint64_t HashBytes(const void* bytes, size_t count);
 
 }  // namespace terrace

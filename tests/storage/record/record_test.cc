@@ -80,7 +80,7 @@ TEST(RecordHeader, BytesAreGolden) {
             "01000200"
             "01000200"
             "03000000");
-  EXPECT_EQ(Hex(header.reserved, 24), std::string(48, '0'));
+  EXPECT_EQ(Hex(&header.log_sequence, 24), std::string(48, '0'));
   EXPECT_EQ(Hex(&header.header_checksum, 8), "540ee3d3dddf1254");
   EXPECT_EQ(Hex(header.leaves, 24),
             "0807060504030201"
@@ -89,6 +89,42 @@ TEST(RecordHeader, BytesAreGolden) {
   const uint8_t* const behind = reinterpret_cast<const uint8_t*>(header.leaves + 3);
   const uint8_t* const end = reinterpret_cast<const uint8_t*>(&header + 1);
   EXPECT_TRUE(std::all_of(behind, end, [](uint8_t byte) { return byte == 0; }));
+}
+
+constexpr LogPlace kPlace{
+    .sequence = 0x0102030405060708, .segment = 0x11121314, .offset_units = 0x21222324};
+
+TEST(RecordHeader, PlacedBytesAreGolden) {
+  RecordHeader header = SampleHeader();
+  PlaceHeader(kPlace, &header);
+  EXPECT_EQ(Hex(&header.log_sequence, 24),
+            "0807060504030201"
+            "14131211"
+            "24232221"
+            "0000000000000000");
+  EXPECT_EQ(Hex(&header.header_checksum, 8), "424d65bed6de4fab");
+}
+
+TEST(RecordHeader, PlacedIsRefusedInDramAndAtAnyOtherPlace) {
+  RecordHeader header = SampleHeader();
+  ExpectCorrupt(CheckHeader(header, kPlace), "log_sequence is 0");
+  PlaceHeader(kPlace, &header);
+  EXPECT_TRUE(CheckHeader(header, kPlace).ok());
+  EXPECT_TRUE(ValidateHeader(header, Sample(), kPlace).ok());
+  ExpectCorrupt(CheckHeader(header), "log_sequence");
+  ExpectCorrupt(ValidateHeader(header, Sample()), "log_sequence");
+  LogPlace other = kPlace;
+  ++other.sequence;
+  ExpectCorrupt(CheckHeader(header, other), "log_sequence");
+  other = kPlace;
+  ++other.segment;
+  ExpectCorrupt(ValidateHeader(header, Sample(), other), "log_segment");
+  other = kPlace;
+  ++other.offset_units;
+  ExpectCorrupt(ValidateHeader(header, Sample(), other), "log_offset_units");
+  RecordIdentity identity = Sample();
+  identity.key.part = 7;
+  ExpectCorrupt(ValidateHeader(header, identity, kPlace), "part is 515, expected 7");
 }
 
 TEST(RecordHeader, ValidatesForItsIdentity) {
@@ -169,7 +205,10 @@ TEST(RecordHeader, ForgedFieldsAreRefusedByName) {
                 "payload_bytes 16777217");
   ExpectCorrupt(forged([](RecordHeader& h) { h.stored_bytes = 5; }), "stored_bytes is 5");
   ExpectCorrupt(forged([](RecordHeader& h) { h.leaf_count = 0xFFFFFFFF; }), "leaf_count");
-  ExpectCorrupt(forged([](RecordHeader& h) { h.reserved[23] = 1; }), "reserved");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.log_sequence = 1; }), "log_sequence is 1");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.log_segment = 1; }), "log_segment is 1");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.log_offset_units = 1; }), "log_offset_units is 1");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.reserved[7] = 1; }), "reserved");
   ExpectCorrupt(forged([](RecordHeader& h) { h.leaves[3] = 1; }), "leaf table");
   ExpectCorrupt(forged([](RecordHeader& h) { h.padding[1951] = 1; }), "leaf table");
 }

@@ -1,0 +1,96 @@
+#pragma once
+
+// The files or raw block devices that a device stripes over, opened, locked and preallocated.
+//
+// Each file is locked against a second opener, and gives the same number of stripes: as many as the
+// one with the least room.  Room is taken up front, and only what is really allocated counts.
+//
+// Threads: a value; its const methods are safe from any thread.
+
+#include <fcntl.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "storage/base/fd.h"
+#include "storage/base/limits.h"
+#include "storage/base/result.h"
+
+namespace terrace {
+
+inline constexpr uint32_t kDeviceFileCountMax = 64;
+
+// fallocate's mode for a kDiscard on a raw device.  A file keeps its blocks: given back, another
+// writer could take them, and the room would no longer be ours.
+inline constexpr int kDiscardMode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+struct FileOptions {
+  std::vector<std::string> paths;
+  // Of all together, allocated blocks included; each path gets an equal part, in whole stripes.  0:
+  // all that raw devices have (invalid with a file among the paths).
+  uint64_t capacity_bytes = 0;
+  uint64_t stripe_bytes = 256 * kMiB;
+  // Left free in each file system.
+  uint64_t free_bytes_min = 0;
+  // Cut a file that is longer than its part (a lowered setting) down to it.  Without this it stays
+  // long, and the surplus is named in `notes`.
+  bool cut_surplus = false;
+};
+
+struct DeviceFile {
+  UniqueFd fd;
+  std::string path;
+  bool raw = false;           // a block device
+  bool direct = false;        // O_DIRECT
+  bool preallocated = false;  // writes cannot run out of space
+  bool writable = false;
+  uint64_t stripes = 0;    // that it has room for
+  uint64_t had_bytes = 0;  // its length before room was taken: never cut below
+};
+
+class DeviceFiles {
+ public:
+  DeviceFiles() = default;
+
+  // Opens or creates (0600) every path and takes its room, down to one stripe: a full or limited
+  // file system (ENOSPC, quota, RLIMIT_FSIZE, free_bytes_min) gives less, with a note.  Files that
+  // exist keep their content.  kNoSpace without room for one stripe a path, kBusy when another
+  // process has one open, kInvalid for what is neither a file nor a block device, or as the system
+  // says.  A path that cannot be written is opened read-only; then everything is.
+  static Result<DeviceFiles> Open(const FileOptions& options);
+
+  const std::vector<DeviceFile>& files() const { return files_; }
+  uint64_t stripe_bytes() const { return stripe_bytes_; }
+  uint64_t stripes_per_file() const { return stripes_per_file_; }
+  uint64_t capacity_bytes() const { return stripes_per_file_ * stripe_bytes_ * files_.size(); }
+  bool writable() const;
+
+  // What the log should say: less room than wished, no O_DIRECT, no preallocation, read-only.
+  const std::vector<std::string>& notes() const { return notes_; }
+
+  // Lets others open the files, before the last descriptor is closed: a ring's files are closed a
+  // while after the ring.  REQUIRES: no I/O is in flight.
+  void Unlock() const;
+
+  // kIoError naming a file that is shorter than when it was opened, or unlinked.
+  Status Check() const;
+  uint64_t AllocatedBytes() const;
+
+ private:
+  Status OpenOne(const std::string& path);
+  static Status Lock(const DeviceFile& file);
+  Status FindRoom(DeviceFile& file, uint64_t bytes_max, const FileOptions& options);
+  Status FindRawRoom(DeviceFile& file, uint64_t bytes_max);
+  Status Preallocate(DeviceFile& file, uint64_t stripes);
+  void CountAllocated(DeviceFile& file, uint64_t bytes_max);
+  Status SetSize(const DeviceFile& file, uint64_t bytes);
+  void Note(const DeviceFile& file, const std::string& what);
+
+  std::vector<DeviceFile> files_;
+  uint64_t stripe_bytes_ = 0;
+  uint64_t stripes_per_file_ = 0;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace terrace
