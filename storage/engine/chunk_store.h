@@ -7,7 +7,7 @@
 // Life of a key:   absent --BeginPut--> filling --Commit--> ready --Remove | reclaim--> absent
 //                                          \--Abort | deadline | death--> absent
 //
-// Room is reserved before a key is claimed; what cannot be had after one reclaim is kBusy.  A claim
+// Room is reserved before a key is claimed; what a bounded reclaim cannot give is kBusy.  A claim
 // that ended without its session's Commit or Abort poisons its segment: the bytes are never
 // reused under that memfd until the session acknowledges the end or its process is dead.
 //
@@ -161,8 +161,9 @@ class ChunkStore {
   // The namespace gets a new id; whatever was kept under the old one can no longer be found.
   Result<NamespaceInfo> BumpEpoch(std::string_view label);
 
-  // Drops the namespace's chunks and keeps its id.  Answers how many.
-  Result<uint64_t> ClearNamespace(std::string_view label);
+  // Drops the namespace's chunks and keeps its id, a slice of the index a call, from slot *cursor
+  // on; *cursor becomes where to go on, 0 at the end.  Answers how many it dropped.
+  Result<uint64_t> ClearNamespace(std::string_view label, uint64_t* cursor);
 
   // -- Puts ----------------------------------------------------------------------------------
   // One grant a want, in order.  kStale for all when the namespace id is not live; a key named
@@ -275,9 +276,10 @@ class ChunkStore {
   void Drain(uint32_t segment, int64_t now_ns);
   bool FinishDraining(int64_t now_ns);
   void Release(uint32_t segment);
-  bool MayStrand(uint32_t segment) const;
+  bool WaitsForPins() const;
+  bool MayStrand(const std::vector<SessionId>& sessions) const;
   void Strand(uint32_t segment);
-  void ReviewStranded();
+  void ReviewStranded(const PinCensus& pinned);
 
   // Chunks.
   bool IsCurrent(uint32_t segment, uint32_t record_index) const;
@@ -315,6 +317,8 @@ class ChunkStore {
   uint64_t random_ = 0;           // state of the sampler
   uint64_t published_epoch_ = 0;  // of the pool, as clients were told
   int64_t stock_retry_ns_ = 0;    // when reclaim ahead of need may look for a victim again
+  int64_t search_retry_ns_ = 0;   // when a put may, after one that found none
+  int64_t pins_look_ns_ = 0;      // when a tick may look at the pin words again
   uint64_t settled_ = 0;
   uint64_t descriptor_epoch_ = 0;
   ChunkStoreStats counts_;

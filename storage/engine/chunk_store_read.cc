@@ -64,11 +64,18 @@ StatusCode ChunkStore::Lease(uint32_t namespace_id, const shm::ChunkKey& key, in
     return StatusCode::kBusy;
   }
   leases_.Extend(chunks_, chunk, record_bytes, until_ns);
+  if (!leased && chunks_.at(chunk).lease_until_ns != 0) {
+    pool_->at(chunks_.at(chunk).segment).leased_bytes += record_bytes;
+  }
   return StatusCode::kOk;
 }
 
 void ChunkStore::EndLease(uint32_t chunk) {
-  leases_.End(chunks_, chunk, shm::RecordBytes(index_->Read(chunks_.at(chunk).slot).length));
+  const Chunk& leased = chunks_.at(chunk);
+  if (leased.lease_until_ns == 0) return;
+  const uint64_t record_bytes = shm::RecordBytes(index_->Read(leased.slot).length);
+  pool_->at(leased.segment).leased_bytes -= record_bytes;
+  leases_.End(chunks_, chunk, record_bytes);
 }
 
 void ChunkStore::DropChunk(uint32_t chunk, Departure why) {

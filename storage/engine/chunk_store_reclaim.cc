@@ -43,8 +43,7 @@ uint64_t NextRandom(uint64_t* state) {  // SplitMix64
 // What a segment is worth, whole.
 struct ChunkStore::Victim {
   uint32_t segment = 0;
-  double worth = 0;           // hits, summed over its live chunks
-  uint64_t leased_bytes = 0;  // that must be carried over
+  double worth = 0;  // hits, summed over its live chunks
 };
 
 struct ChunkStore::Sampled {
@@ -68,7 +67,6 @@ ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) {
     if (!IsCurrent(segment, i)) continue;
     const Chunk& chunk = chunks_.at(at.records[i].chunk);
     const uint64_t bytes = shm::RecordBytes(at.records[i].payload_bytes) * stride;
-    if (chunk.lease_until_ns != 0) victim.leased_bytes += bytes;
     victim.worth += policy_->Worth(chunk.policy) * static_cast<double>(bytes);
   }
   at.last_worth = victim.worth;
@@ -112,17 +110,19 @@ ChunkStore::Sampled ChunkStore::Sample(std::vector<uint32_t>* candidates) {
   return sampled;
 }
 
-// True when there is a free segment more than before.
+// True when a segment became free; survivors may have taken another meanwhile.
 bool ChunkStore::ReclaimOne(int64_t now_ns) {
   return FinishDraining(now_ns) || ReclaimUnpinned(now_ns) || EvacuatePinned(now_ns);
 }
 
 bool ChunkStore::ReclaimUnpinned(int64_t now_ns) {
+  // Only to choose by: whether the victim is pinned in the end, Drain asks the words themselves.
+  const PinCensus pinned = pins_.Census();
   std::vector<uint32_t> candidates = Candidates();
   for (int samples = 0; samples < kSamplesMax && !candidates.empty(); ++samples) {
     const Sampled sampled = Sample(&candidates);
     for (const Victim& victim : sampled.victims) {
-      if (pins_.IsPinned(victim.segment, pool_->at(victim.segment).generation)) continue;
+      if (pinned.Has(victim.segment, pool_->at(victim.segment).generation)) continue;
       if (!Evacuate(victim, sampled.price, now_ns)) continue;
       Drain(victim.segment, now_ns);
       // Pinned in the meantime: it drains and holds back nothing but itself.
@@ -154,12 +154,13 @@ bool ChunkStore::EvacuatePinned(int64_t now_ns) {
 // dropped, when leased chunks leave too little to gain or find no room.
 bool ChunkStore::Evacuate(const Victim& victim, double price, int64_t now_ns) {
   const uint32_t segment = victim.segment;
-  if (victim.leased_bytes > options_.segment_bytes / 4 * 3) return false;
-  if (victim.leased_bytes != 0 && !CarryLeased(segment, now_ns)) return false;
+  const uint64_t leased_bytes = pool_->at(segment).leased_bytes;
+  if (leased_bytes > options_.segment_bytes / 4 * 3) return false;
+  if (leased_bytes != 0 && !CarryLeased(segment, now_ns)) return false;
 
   ++counts_.reclaims;
   // Half a segment is always gained.
-  uint64_t carried = victim.leased_bytes;
+  uint64_t carried = leased_bytes;
   const auto count = static_cast<uint32_t>(pool_->at(segment).records.size());
   for (uint32_t i = 0; i < count; ++i) {
     if (!IsCurrent(segment, i)) continue;
@@ -235,6 +236,10 @@ bool ChunkStore::CarryOver(uint32_t segment, const SegmentRecord& record, int64_
   from.live_bytes -= record_bytes;
   from.padding_bytes -= padding;
   to.live_bytes += record_bytes;
+  if (chunk.lease_until_ns != 0) {
+    from.leased_bytes -= record_bytes;
+    to.leased_bytes += record_bytes;
+  }
   to.padding_bytes += padding;
   chunk.segment = room->segment;
   chunk.record = static_cast<uint32_t>(to.records.size());
@@ -272,27 +277,30 @@ void ChunkStore::Release(uint32_t segment) {
 
 // True when a segment became free.
 bool ChunkStore::FinishDraining(int64_t now_ns) {
+  if (!WaitsForPins()) return false;
   const uint32_t free_before = pool_->free_count();
+  // Their slots were taken away before: who is not in the census will not pin them any more.
+  const PinCensus pinned = pins_.Census();
   bool memory_left = true;
   for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
     const Segment& at = pool_->at(segment);
     if (at.state == SegmentState::kMissing && memory_left) memory_left = pool_->Refill(segment);
     if (at.state != SegmentState::kDraining) continue;
-    if (!pins_.IsPinned(segment, at.generation)) {
+    if (!pinned.Has(segment, at.generation)) {
       Release(segment);
-    } else if (now_ns - at.draining_since_ns > options_.pin_lease_ns && MayStrand(segment)) {
+    } else if (now_ns - at.draining_since_ns > options_.pin_lease_ns &&
+               MayStrand(pinned.SessionsOf(segment, at.generation))) {
       Strand(segment);
     }
   }
   PublishSegments();
-  ReviewStranded();
+  ReviewStranded(pinned);
   return pool_->free_count() > free_before;
 }
 
 // Not what the daemon itself reads: its mapping would go.
-bool ChunkStore::MayStrand(uint32_t segment) const {
+bool ChunkStore::MayStrand(const std::vector<SessionId>& sessions) const {
   if ((stranded_.size() + 1) * kStrandedShare > pool_->count()) return false;
-  const std::vector<SessionId> sessions = pins_.PinnedBy(segment, pool_->at(segment).generation);
   return std::none_of(sessions.begin(), sessions.end(), [this](SessionId session) {
     const auto entry = sessions_.find(session);
     return entry != sessions_.end() && entry->second.options.trusted;
@@ -307,11 +315,20 @@ void ChunkStore::Strand(uint32_t segment) {
   pool_->Replace(segment);
 }
 
+bool ChunkStore::WaitsForPins() const {
+  if (!stranded_.empty()) return true;
+  for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
+    const SegmentState state = pool_->at(segment).state;
+    if (state == SegmentState::kDraining || state == SegmentState::kMissing) return true;
+  }
+  return false;
+}
+
 // Charges each stranded segment to all who pin it, until nobody does.
-void ChunkStore::ReviewStranded() {
+void ChunkStore::ReviewStranded(const PinCensus& pinned) {
   for (auto& [session, entry] : sessions_) entry.stranded_bytes = 0;
-  std::erase_if(stranded_, [this](const Stranded& old) {
-    const std::vector<SessionId> sessions = pins_.PinnedBy(old.segment, old.generation);
+  std::erase_if(stranded_, [&](const Stranded& old) {
+    const std::vector<SessionId> sessions = pinned.SessionsOf(old.segment, old.generation);
     for (const SessionId session : sessions) {
       const auto entry = sessions_.find(session);
       if (entry != sessions_.end()) entry->second.stranded_bytes += options_.segment_bytes;

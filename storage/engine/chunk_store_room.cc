@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "storage/base/clock.h"
 #include "storage/base/limits.h"
 #include "storage/engine/chunk_store.h"
 #include "storage/engine/session_entry.h"
@@ -13,6 +14,9 @@ namespace {
 constexpr uint32_t kReserveSegments = 1;
 // Each try frees a segment and may fill most of another with survivors.
 constexpr int kReclaimTries = 8;
+// After a search that found no victim, which looked at much of the pool, every put is refused for
+// so long without another one: a batch of 256 in a pool full of pins costs one search, not 256.
+constexpr int64_t kSearchRetryNs = kNsPerMs;
 
 }  // namespace
 
@@ -36,6 +40,7 @@ Result<ChunkStore::Room> ChunkStore::Reserve(uint64_t owner, uint32_t reuse_clas
   Status opened = OpenAnother(key, now_ns);
   // The first tail's survivors may have taken the room that it gave.
   while (!opened.ok() && owner != kSurvivorsOwner && SealOldestTail()) {
+    search_retry_ns_ = 0;  // there is a candidate more
     opened = OpenAnother(key, now_ns);
   }
   if (!opened.ok()) return opened;
@@ -78,7 +83,8 @@ Status ChunkStore::OpenAnother(const OpenKey& key, int64_t now_ns) {
 
 Status ChunkStore::MakeRoom(int64_t now_ns) {
   for (int tries = 0; pool_->free_count() <= kReserveSegments; ++tries) {
-    if (tries == kReclaimTries || !ReclaimOne(now_ns)) {
+    if (now_ns < search_retry_ns_ || tries == kReclaimTries || !ReclaimOne(now_ns)) {
+      search_retry_ns_ = std::max(search_retry_ns_, now_ns + kSearchRetryNs);
       return Status(StatusCode::kBusy, "the pool has no room");
     }
   }

@@ -6,6 +6,7 @@
 // Threads: belongs to one shard.
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "storage/base/check.h"
@@ -59,8 +60,9 @@ class ChunkTable {
 
  private:
   std::vector<uint32_t> of_slot_;
-  std::vector<Chunk> chunks_ = std::vector<Chunk>(1);  // place 0 is kNoChunk
-  std::vector<uint32_t> free_;
+  // Deques: growing a vector of millions would stall the shard.
+  std::deque<Chunk> chunks_ = std::deque<Chunk>(1);  // place 0 is kNoChunk
+  std::deque<uint32_t> free_;
 };
 
 }  // namespace terrace

@@ -50,14 +50,37 @@ Result<NamespaceInfo> NamespaceTable::Register(const NamespaceSpec& spec) {
                                             "' is registered with another " + *differs +
                                             ": use another label");
   }
-  const uint32_t id = next_id_++;
-  const Result<uint32_t> live = index_.AllocateLive(id);
-  if (!live.ok()) return live.status();
+  Result<shm::NamespaceRef> ref = Allocate();
+  if (!ref.ok() && ForgetOneEmpty()) ref = Allocate();
+  if (!ref.ok()) return ref.status();
   NamespaceInfo& info = by_label_[spec.label];
   info.spec = spec;
-  info.ref = shm::NamespaceRef{.id = id, .live_index = *live};
-  by_id_[id] = &info;
+  info.ref = *ref;
+  by_id_[info.ref.id] = &info;
   return info;
+}
+
+Result<shm::NamespaceRef> NamespaceTable::Allocate() {
+  if (next_id_ == 0) {
+    return Status(StatusCode::kBusy, "all 2^32 namespace ids were used: restart the daemon");
+  }
+  const Result<uint32_t> live = index_.AllocateLive(next_id_);
+  if (!live.ok()) return live.status();
+  return shm::NamespaceRef{.id = next_id_++, .live_index = *live};
+}
+
+// Who still holds the id is told that it is stale, and registers again.
+bool NamespaceTable::ForgetOneEmpty() {
+  auto oldest = by_label_.end();
+  for (auto at = by_label_.begin(); at != by_label_.end(); ++at) {
+    if (at->second.chunk_count != 0) continue;
+    if (oldest == by_label_.end() || at->second.ref.id < oldest->second.ref.id) oldest = at;
+  }
+  if (oldest == by_label_.end()) return false;
+  index_.ClearLive(oldest->second.ref.live_index);
+  by_id_.erase(oldest->second.ref.id);
+  by_label_.erase(oldest);
+  return true;
 }
 
 Result<NamespaceInfo> NamespaceTable::Find(std::string_view label) const {
@@ -76,15 +99,15 @@ Result<NamespaceInfo> NamespaceTable::Bump(std::string_view label) {
   const auto found = by_label_.find(label);
   if (found == by_label_.end()) return NoNamespace(label);
   NamespaceInfo& info = found->second;
+  if (next_id_ == 0) return Allocate().status();
   index_.ClearLive(info.ref.live_index);
   by_id_.erase(info.ref.id);
-  const uint32_t id = next_id_++;
-  const Result<uint32_t> live = index_.AllocateLive(id);
-  TERRACE_CHECK(live.ok());  // one was just given back
-  info.ref = shm::NamespaceRef{.id = id, .live_index = *live};
+  const Result<shm::NamespaceRef> ref = Allocate();
+  TERRACE_CHECK(ref.ok());  // a live word was just given back
+  info.ref = *ref;
   info.chunk_count = info.chunk_bytes = 0;
   ++info.epoch;
-  by_id_[id] = &info;
+  by_id_[info.ref.id] = &info;
   return info;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// The namespaces of one tenant, by label and by live id.  A label keeps its spec for good; an epoch
-// bump gives it a new id, and the old one is live no more.
+// The namespaces of one tenant, by label and by live id.  A label keeps its spec while it has
+// chunks; an epoch bump gives it a new id, and the old one is live no more.
 //
 // Threads: belongs to one shard.
 
@@ -28,7 +28,8 @@ class NamespaceTable {
   explicit NamespaceTable(Index& index) : index_(index) {}
 
   // The namespace of this label, new or known.  kInvalid for a spec out of bounds, or naming the
-  // field in which a known one differs; kBusy when all live words are in use.
+  // field in which a known one differs.  When all live words are in use, the oldest namespace
+  // without chunks is forgotten; kBusy when each has some.
   Result<NamespaceInfo> Register(const NamespaceSpec& spec);
 
   Result<NamespaceInfo> Find(std::string_view label) const;
@@ -44,10 +45,13 @@ class NamespaceTable {
   void Count(uint32_t id, int64_t chunks, int64_t payload_bytes);
 
  private:
+  Result<shm::NamespaceRef> Allocate();
+  bool ForgetOneEmpty();
+
   Index& index_;
   std::map<std::string, NamespaceInfo, std::less<>> by_label_;
   std::unordered_map<uint32_t, NamespaceInfo*> by_id_;
-  uint32_t next_id_ = 1;
+  uint32_t next_id_ = 1;  // 0: all were used
 };
 
 }  // namespace terrace

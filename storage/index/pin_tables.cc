@@ -32,15 +32,31 @@ bool PinTables::IsPinned(uint32_t segment, uint64_t generation) const {
   return false;
 }
 
-std::vector<SessionId> PinTables::PinnedBy(uint32_t segment, uint64_t generation) const {
-  const uint64_t wanted = shm::PinWord(segment, generation);
-  std::vector<SessionId> sessions;
+PinCensus PinTables::Census() const {
+  PinCensus census;
   for (const Table& table : tables_) {
-    const bool pins =
-        std::any_of(table.words, table.words + table.count, [&](const std::atomic<uint64_t>& word) {
-          return word.load(std::memory_order_seq_cst) == wanted;
-        });
-    if (pins) sessions.push_back(table.session);
+    for (uint32_t word = 0; word < table.count; ++word) {
+      const uint64_t pin = table.words[word].load(std::memory_order_seq_cst);
+      if (pin != 0) census.pins_.emplace_back(pin, table.session);
+    }
+  }
+  std::sort(census.pins_.begin(), census.pins_.end());
+  census.pins_.erase(std::unique(census.pins_.begin(), census.pins_.end()), census.pins_.end());
+  return census;
+}
+
+bool PinCensus::Has(uint32_t segment, uint64_t generation) const {
+  const std::pair wanted(shm::PinWord(segment, generation), SessionId{0});
+  const auto at = std::lower_bound(pins_.begin(), pins_.end(), wanted);
+  return at != pins_.end() && at->first == wanted.first;
+}
+
+std::vector<SessionId> PinCensus::SessionsOf(uint32_t segment, uint64_t generation) const {
+  const std::pair wanted(shm::PinWord(segment, generation), SessionId{0});
+  std::vector<SessionId> sessions;
+  for (auto at = std::lower_bound(pins_.begin(), pins_.end(), wanted);
+       at != pins_.end() && at->first == wanted.first; ++at) {
+    sessions.push_back(at->second);
   }
   return sessions;
 }

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "proto/shm/index_layout.h"
@@ -13,6 +14,17 @@
 namespace terrace {
 
 using SessionId = uint64_t;
+
+// What was pinned at one look at all the words.
+class PinCensus {
+ public:
+  bool Has(uint32_t segment, uint64_t generation) const;
+  std::vector<SessionId> SessionsOf(uint32_t segment, uint64_t generation) const;
+
+ private:
+  friend class PinTables;
+  std::vector<std::pair<uint64_t, SessionId>> pins_;  // word and session, sorted, each once
+};
 
 class PinTables {
  public:
@@ -25,8 +37,8 @@ class PinTables {
   // Any pin on this memfd?  Call after the seq_cst store that took the last slot away.
   bool IsPinned(uint32_t segment, uint64_t generation) const;
 
-  // The sessions that pin it, for status.
-  std::vector<SessionId> PinnedBy(uint32_t segment, uint64_t generation) const;
+  // One look for questions about many memfds.  What IsPinned says of its time holds here too.
+  PinCensus Census() const;
 
   // Pins of one session.
   uint32_t CountPins(SessionId session) const;

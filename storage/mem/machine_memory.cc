@@ -139,7 +139,7 @@ uint64_t AutoDramBytes(const MachineMemory& machine) {
 }
 
 Status CheckDramBytes(uint64_t bytes, const MachineMemory& machine, bool huge_pages) {
-  const std::string setting = "dram_bytes = " + Readable(bytes);
+  const std::string setting = "dram = " + Readable(bytes);
   if (bytes < kSegmentBytesMin || bytes > kDramBytesMax) {
     return Status(StatusCode::kInvalid, setting + " is not within " + Readable(kSegmentBytesMin) +
                                             " and " + Readable(kDramBytesMax));
@@ -147,7 +147,12 @@ Status CheckDramBytes(uint64_t bytes, const MachineMemory& machine, bool huge_pa
   const uint64_t givable = machine.ordinary_bytes() + (huge_pages ? machine.hugetlb_free_bytes : 0);
   if (bytes <= givable) return Status::Ok();
 
-  std::string message = setting + ", but only " + Readable(givable) + " are free";
+  // By the byte where the rounded figures do not differ.
+  const bool alike = Readable(bytes) == Readable(givable);
+  const std::string wanted = alike ? "dram = " + std::to_string(bytes) + " bytes" : setting;
+  std::string message = wanted + ", but only " +
+                        (alike ? std::to_string(givable) + " bytes" : Readable(givable)) +
+                        " are free";
   if (machine.cgroup_left_bytes < machine.available_bytes) message += " in this cgroup";
   message += ": lower it";
   if (!huge_pages && machine.ordinary_bytes() + machine.hugetlb_free_bytes >= bytes) {

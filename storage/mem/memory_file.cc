@@ -154,6 +154,11 @@ Status MemoryFile::SealFutureWrite() {
   return ErrnoStatus("F_SEAL_FUTURE_WRITE", errno);
 }
 
+Status MemoryFile::SealSeals() {
+  if (fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_SEAL) == 0) return Status::Ok();
+  return ErrnoStatus("F_SEAL_SEAL", errno);
+}
+
 uint64_t MemoryFile::page_bytes() const {
   return rung_ == PageRung::kSmall ? kPageBytes : kHugePageBytes;
 }

@@ -63,6 +63,9 @@ class MemoryFile {
   // one included, stay writable.  For files that only the daemon fills; cannot be undone.
   Status SealFutureWrite();
 
+  // Ends all sealing: who holds a writable descriptor cannot keep others from mapping it.
+  Status SealSeals();
+
   bool valid() const { return fd_.valid(); }
   // Borrowed: with it a file can be mapped writable, so only leased segments send it.
   const UniqueFd& fd() const { return fd_; }

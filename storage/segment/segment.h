@@ -47,6 +47,7 @@ struct Segment {
   uint64_t live_bytes = 0;     // of them ready, padding included
   uint64_t padding_bytes = 0;  // alignment inside live_bytes
   uint64_t claimed_bytes = 0;  // being written
+  uint64_t leased_bytes = 0;   // inside live_bytes: what reclaim may not drop
   uint32_t open_claims = 0;
 
   std::vector<SegmentRecord> records;

@@ -37,11 +37,15 @@ Result<std::unique_ptr<SegmentPool>> SegmentPool::Create(const SegmentPoolOption
 }
 
 Status SegmentPool::Make(uint32_t segment) {
-  const uint64_t generation = next_generation_++;
+  const uint64_t generation = next_generation_;
+  if (generation > shm::Location::kGenerationMax) {
+    return Status(StatusCode::kNoSpace, "every generation was used: restart the daemon");
+  }
   Result<MemoryFile> memory = MemoryFile::Create(
       options_.name + "-" + std::to_string(segment) + "." + std::to_string(generation),
       options_.segment_bytes, options_.memory);
   if (!memory.ok()) return memory.status();
+  ++next_generation_;
   Segment& made = segments_[segment];
   made.memory = *std::move(memory);
   made.generation = generation;
@@ -93,8 +97,9 @@ Result<uint32_t> SegmentPool::Open(SegmentKind kind) {
       return Status(StatusCode::kNoSpace, "no memory for a fresh segment");
     }
   }
-  if (kind == SegmentKind::kDaemonFilled && opened.kind == SegmentKind::kFresh) {
-    Status sealed = opened.memory.SealFutureWrite();
+  if (opened.kind == SegmentKind::kFresh) {
+    Status sealed = kind == SegmentKind::kDaemonFilled ? opened.memory.SealFutureWrite()
+                                                       : opened.memory.SealSeals();
     if (!sealed.ok()) return sealed;
   }
   opened.kind = kind;

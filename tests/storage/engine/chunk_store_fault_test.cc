@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "tests/storage/engine/store_harness.h"
 
 namespace terrace {
@@ -198,6 +200,7 @@ TEST_F(StoreTest, PinsOnEverySegmentEmptyNoMoreThanAShareOfThePool) {
   EXPECT_GE(store->stats().chunk_count + 6, chunks);
 
   for (size_t pin = 0; pin < pins; ++pin) reader.pin(pin)->store(0);
+  now_ns += kSecondNs;
   EXPECT_EQ(Put(writer, 1000, store->chunk_bytes_max()), StatusCode::kOk);
   ExpectAccountsAddUp();
 }
@@ -210,6 +213,27 @@ struct Held {
 
 // Three clients, one after the other, pin all that they find and stop.  Each strands its eighth;
 // together they strand no more than a quarter of the pool, and puts go on.
+TEST_F(StoreTest, FruitlessSearchIsNotRepeatedForAMillisecond) {
+  Open(SmallStore(16));
+  TestSession writer(*store, 1), reader(*store, 2);
+  for (uint64_t key = 0; key < 1000; ++key) Put(writer, key, 256 * kKiB);
+  std::set<uint32_t> pinned;  // a chunk of each segment
+  for (uint64_t key = 0; key < 1000; ++key) {
+    const Result<ReadyChunk> found = store->Find(ns, KeyOf(key));
+    if (!found.ok() || !pinned.insert(found->location.segment).second) continue;
+    ASSERT_TRUE(store->FindAndPin(reader.id(), ns, KeyOf(key), reader.pin(pinned.size())).ok());
+  }
+  uint64_t key = 1000;
+  while (key < 2000 && Put(writer, key, 256 * kKiB) == StatusCode::kOk) ++key;
+  ASSERT_LT(key, 2000u);
+  const uint64_t reclaims = store->stats().reclaims;
+  for (size_t pin = 0; pin <= pinned.size(); ++pin) *reader.pin(pin) = 0;
+  EXPECT_EQ(Put(writer, key, 256 * kKiB), StatusCode::kBusy);
+  EXPECT_EQ(store->stats().reclaims, reclaims);
+  now_ns += kSecondNs / 1000;
+  EXPECT_EQ(Put(writer, key, 256 * kKiB), StatusCode::kOk);
+}
+
 TEST_F(StoreTest, SegmentPinnedPastTheLeaseIsStrandedAndItsSessionGetsNoNewPins) {
   Open(SmallStore(16));
   TestSession writer(*store, 9);
@@ -248,6 +272,7 @@ TEST_F(StoreTest, SegmentPinnedPastTheLeaseIsStrandedAndItsSessionGetsNoNewPins)
   for (const auto& session : stopped) {
     for (size_t pin = 0; pin < 64; ++pin) session->pin(pin)->store(0);
   }
+  now_ns += kSecondNs;
   store->Tick(now_ns);
   EXPECT_EQ(store->stats().segments.stranded, 0u);
   EXPECT_TRUE(store->MayPin(1));

@@ -206,10 +206,49 @@ TEST_F(StoreTest, NamespacesShareNothing) {
   const uint32_t other = store->RegisterNamespace(spec)->ref.id;
   ASSERT_EQ(Put(session, 1, kBytes), StatusCode::kOk);
   EXPECT_EQ(store->Find(other, KeyOf(1)).status().code(), StatusCode::kNotFound);
-  EXPECT_EQ(*store->ClearNamespace("other"), 0u);
+  EXPECT_EQ(Clear("other"), 0u);
   EXPECT_TRUE(Has(1));
-  EXPECT_EQ(*store->ClearNamespace("ns"), 1u);
+  EXPECT_EQ(Clear("ns"), 1u);
   EXPECT_FALSE(Has(1));
+}
+
+TEST_F(StoreTest, ClearLooksAtASliceOfTheIndexACall) {
+  ChunkStoreOptions options = SmallStore(16);
+  options.index_slots = 16384;
+  Open(options);
+  TestSession session(*store, 1);
+  for (uint64_t key = 0; key < 64; ++key) ASSERT_EQ(Put(session, key, kBytes), StatusCode::kOk);
+  uint64_t cursor = 0;
+  const uint64_t first = *store->ClearNamespace("ns", &cursor);
+  EXPECT_NE(cursor, 0u);
+  EXPECT_GT(first, 0u);
+  EXPECT_LT(first, 64u);
+  uint64_t cleared = first;
+  while (cursor != 0) cleared += *store->ClearNamespace("ns", &cursor);
+  EXPECT_EQ(cleared, 64u);
+  EXPECT_EQ(store->ClearNamespace("none", &cursor).status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(StoreTest, OldestEmptyNamespaceYieldsToANewOneWhenAllAreInUse) {
+  Open(SmallStore(16));
+  TestSession session(*store, 1);
+  ASSERT_EQ(Put(session, 1, kBytes), StatusCode::kOk);  // "ns", the oldest, has a chunk
+  NamespaceSpec spec;
+  uint32_t oldest = 0;
+  for (uint32_t n = 1; n < shm::kLiveWordCount; ++n) {
+    spec.label = "n" + std::to_string(n);
+    const Result<NamespaceInfo> made = store->RegisterNamespace(spec);
+    ASSERT_TRUE(made.ok());
+    if (n == 1) oldest = made->ref.id;
+  }
+  spec.label = "one more";
+  const Result<NamespaceInfo> made = store->RegisterNamespace(spec);
+  ASSERT_TRUE(made.ok()) << made.status().ToString();
+  EXPECT_GT(made->ref.id, oldest);
+  EXPECT_EQ(store->Find(oldest, KeyOf(1)).status().code(), StatusCode::kStale);
+  EXPECT_EQ(store->FindNamespace("n1").status().code(), StatusCode::kNotFound);
+  EXPECT_TRUE(store->FindNamespace("n2").ok());
+  EXPECT_TRUE(Has(1));
 }
 
 TEST_F(StoreTest, SpecsAreBounded) {
@@ -314,6 +353,27 @@ TEST_F(StoreTest, LeasedKeysOutliveReclaimUntilTheirTime) {
   for (uint64_t key = 0; key < kKeys; ++key) left += Has(key);
   EXPECT_LT(left, 20u);
   ExpectAccountsAddUp();
+}
+
+TEST_F(StoreTest, FewLeasesAmongManyRecordsAreAllKept) {
+  // Reclaim appraises a sample of a segment's 2,048 records; leases are no matter of samples.
+  ChunkStoreOptions options = SmallStore(0);
+  options.segment_bytes = 16 * kMiB;
+  options.dram_bytes = 8 * options.segment_bytes;
+  Open(options);
+  TestSession session(*store, 1, /*trusted=*/true);
+  const uint64_t pool = options.dram_bytes / (2 * kPageBytes);
+  for (uint64_t key = 0; key < pool / 2; ++key) {
+    ASSERT_EQ(Put(session, key, kPageBytes), StatusCode::kOk);
+    if (key % 64 == 1) {
+      ASSERT_EQ(store->Lease(ns, KeyOf(key), now_ns + kSecondNs), StatusCode::kOk);
+    }
+  }
+  for (uint64_t key = pool; key < 3 * pool; ++key) {
+    ASSERT_EQ(Put(session, key, kPageBytes), StatusCode::kOk);
+  }
+  for (uint64_t key = 1; key < pool / 2; key += 64) EXPECT_TRUE(Has(key)) << key;
+  EXPECT_FALSE(Has(0));
 }
 
 TEST_F(StoreTest, LeasesHoldAtMostHalfOfThePoolAndPutsGoOn) {

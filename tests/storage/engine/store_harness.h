@@ -153,6 +153,14 @@ class StoreTest : public ::testing::Test {
     return result;
   }
 
+  uint64_t Clear(std::string_view label) {
+    uint64_t cursor = 0, cleared = 0;
+    do {
+      cleared += *store->ClearNamespace(label, &cursor);
+    } while (cursor != 0);
+    return cleared;
+  }
+
   // The whole way.  The payload's seed is the key unless given.
   StatusCode Put(TestSession& session, uint64_t key, uint32_t bytes,
                  std::optional<uint64_t> seed = std::nullopt) {

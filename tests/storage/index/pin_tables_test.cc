@@ -25,7 +25,8 @@ class PinTablesTest : public testing::Test {
 
 TEST_F(PinTablesTest, EmptyTablesPinNothing) {
   EXPECT_FALSE(tables_.IsPinned(0, 1));
-  EXPECT_THAT(tables_.PinnedBy(0, 1), IsEmpty());
+  EXPECT_THAT(tables_.Census().SessionsOf(0, 1), IsEmpty());
+  EXPECT_FALSE(tables_.Census().Has(0, 0));
   EXPECT_EQ(tables_.CountPins(1), 0u);
 }
 
@@ -52,8 +53,12 @@ TEST_F(PinTablesTest, NamesEachSessionThatPinsOnce) {
   two_[1] = shm::PinWord(9, 4);
   two_[2] = shm::PinWord(9, 4);
   two_[3] = shm::PinWord(1, 1);
-  EXPECT_THAT(tables_.PinnedBy(9, 4), ElementsAre(1, 2));
-  EXPECT_THAT(tables_.PinnedBy(1, 1), ElementsAre(2));
+  const PinCensus census = tables_.Census();
+  EXPECT_THAT(census.SessionsOf(9, 4), ElementsAre(1, 2));
+  EXPECT_THAT(census.SessionsOf(1, 1), ElementsAre(2));
+  EXPECT_TRUE(census.Has(9, 4));
+  EXPECT_FALSE(census.Has(9, 5));
+  EXPECT_FALSE(census.Has(8, 4));
   EXPECT_EQ(tables_.CountPins(1), 1u);
   EXPECT_EQ(tables_.CountPins(2), 3u);
   EXPECT_EQ(tables_.CountPins(3), 0u);

@@ -140,7 +140,7 @@ TEST(CheckDramBytes, TooMuchNamesWhatTheMachineGives) {
   const MachineMemory machine{.available_bytes = 21 * kGiB};
   const Status status = CheckDramBytes(48 * kGiB, machine, true);
   EXPECT_EQ(status.code(), StatusCode::kNoSpace);
-  EXPECT_EQ(status.message(), "dram_bytes = 48 GiB, but only 21 GiB are free: lower it");
+  EXPECT_EQ(status.message(), "dram = 48 GiB, but only 21 GiB are free: lower it");
 }
 
 TEST(CheckDramBytes, CgroupAndHugePagesAreNamedWhereTheyDecide) {

@@ -170,6 +170,17 @@ TEST(MemoryFile, SealedFileKeepsTheOldMappingWritableAlone) {
   EXPECT_EQ(reader->data()[9], 9);
 }
 
+TEST(MemoryFile, SealedSealsKeepItWritableForOthers) {
+  Result<MemoryFile> file = MemoryFile::Create("seals", 2 * kMiB, {});
+  ASSERT_TRUE(file.ok());
+  ASSERT_TRUE(file->SealSeals().ok());
+  const UniqueFd writable = file->fd().Duplicate();
+  EXPECT_NE(fcntl(writable.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
+  void* mapped = mmap(nullptr, 2 * kMiB, PROT_READ | PROT_WRITE, MAP_SHARED, writable.get(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  munmap(mapped, 2 * kMiB);
+}
+
 TEST(MemoryFile, AdoptFindsBytesAfterItsMakerIsGone) {
   MemoryFile file = Made(kHugePageBytes);
   file.mapping().writable_data()[123] = 45;
