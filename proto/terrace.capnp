@@ -57,7 +57,7 @@ struct Chunk { key @0 :Key; data @1 :Data; }
 interface Terrace {
   open @0 (clientName :Text, layoutVersion :UInt32) -> (status :Status, session :Session, info :SessionInfo);
   status @1 () -> (json :Text);  # what `terrace status --json` prints
-  admin @2 () -> (status :Status, admin :Admin);  # denied unless the caller may administer
+  admin @2 () -> (status :Status, admin :Admin);  # of the caller's tenant; denied to who has none
 }
 
 struct SessionInfo {
@@ -96,7 +96,9 @@ interface Session {
 
   # The same flows with the bytes in the message.  `deadlineMs` counts from arrival; 0: the default.
   put @3 (namespaceId :UInt32, chunks :List(Chunk), deadlineMs :UInt32) -> (codes :List(Code));
-  match @4 (namespaceId :UInt32, keys :List(Key)) -> (prefix :UInt32, states :List(KeyState));
+  # `code`: ok, or stale when the id has ended and every key is absent.
+  match @4 (namespaceId :UInt32, keys :List(Key))
+      -> (prefix :UInt32, states :List(KeyState), code :Code);
   get @5 (namespaceId :UInt32, keys :List(Key), deadlineMs :UInt32, wait :Bool)
       -> (codes :List(Code), data :List(Data));
   prefetch @6 (namespaceId :UInt32, keys :List(Key), deadlineMs :UInt32) -> (codes :List(Code));

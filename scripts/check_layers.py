@@ -29,9 +29,12 @@ ALLOWED: dict[str, list[str]] = {
     "storage/base": ["proto/shm"],
     "storage/mem": BASE,
     "storage/record": BASE,
+    "storage/io": BASE,
+    "storage/codec": BASE,
     "storage/policy": BASE,
     "storage/index": [*BASE, "storage/mem"],
     "storage/segment": BYTES,
+    "storage/tier": [*BYTES, "storage/io"],
     "storage/engine": [*BYTES, "storage/index", "storage/segment", "storage/policy"],
     "daemon/session": [*BYTES, "storage/index", "storage/engine"],
     "daemon/control": [*BYTES, "storage/index", "storage/engine", "daemon/session", "proto"],
@@ -39,7 +42,7 @@ ALLOWED: dict[str, list[str]] = {
     "client/core": [*BYTES, "proto"],
     "client/python": [*BYTES, "client/core"],
     "client/cli": [*BYTES, "client/core", "bench"],
-    "bench": [*BYTES, "client/core"],
+    "bench": [*BYTES, "storage/codec", "client/core"],
 }
 
 FOREIGN: dict[str, list[str]] = {
@@ -50,7 +53,9 @@ FOREIGN: dict[str, list[str]] = {
     r"toml\+\+/": ["daemon/app"],
     r"spdlog/": ["storage/base"],
     r"nanobind/": ["client/python"],
-    r"xxhash\.h": ["proto/shm", "storage/record"],
+    r"liburing\.h": ["storage/io"],
+    r"xxhash\.h": ["proto/shm", "storage/record", "storage/codec"],
+    r"zstd\.h": ["storage/codec"],
     r"openssl/": ["client/core"],
     r"systemd/": ["daemon/app"],
     r"gtest/|gmock/": [],

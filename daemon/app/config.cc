@@ -8,6 +8,7 @@
 #include <cctype>
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -19,6 +20,8 @@ namespace {
 constexpr std::array kRootKeys = {"socket", "socket_mode", "dram",      "segment", "index_slots",
                                   "policy", "huge_pages",  "log_level", "tenant"};
 constexpr std::array kTenantKeys = {"name", "uids", "dram"};
+constexpr std::string_view kDramExamples = "\"4GiB\" or \"512MiB\", or \"auto\"";
+constexpr std::string_view kShareExamples = "\"4GiB\" or \"512MiB\"";
 
 // Edit distance, for "did you mean".
 size_t Distance(std::string_view a, std::string_view b) {
@@ -35,35 +38,69 @@ size_t Distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+// What a setting may be, in words that follow "use" and "is not"; the examples as a file has them.
+struct Right {
+  std::string_view what;
+  std::string_view examples = {};
+};
+
+constexpr Right kString = {.what = "a string"};
+constexpr Right kPath = {.what = "a path", .examples = "/run/x.sock"};
+
+enum class From { kFile, kFlag };
+
 class Reader {
  public:
-  explicit Reader(std::string file) : file_(std::move(file)) {}
+  // `name`: the file, or the flag.
+  Reader(From from, std::string name) : from_(from), name_(std::move(name)) {}
 
-  Status Read(const toml::table& table, Config* config);
+  // Sets what the table names and leaves the rest.
+  Status Read(const toml::table& table, Config* config) const;
+  Status ReadRoot(const toml::table& table, Config* config) const;
 
  private:
-  Status Wrong(const toml::node& node, std::string_view key, std::string_view right) const {
-    std::ostringstream value;
-    value << toml::node_view<const toml::node>(&node);
-    return Status(StatusCode::kInvalid, Where(node.source()) + std::string(key) + " = " +
-                                            value.str() + ": " + std::string(right));
-  }
+  Status Wrong(const toml::node& node, std::string_view key, const Right& right) const;
 
   std::string Where(const toml::source_region& at) const {
-    return file_ + ":" + std::to_string(at.begin.line) + ": ";
+    return name_ + ":" + std::to_string(at.begin.line) + ": ";
   }
 
   template <size_t N>
   Status CheckKeys(const toml::table& table, const std::array<const char*, N>& known) const;
 
-  Status ReadSize(const toml::table& table, const char* key, std::string_view zero_word,
+  // "auto" is 0.
+  Status ReadSize(const toml::table& table, const char* key, std::string_view examples,
                   uint64_t* out) const;
-  Status ReadText(const toml::table& table, const char* key, std::string* out) const;
-  Status ReadRoot(const toml::table& table, Config* config) const;
+  Status ReadText(const toml::table& table, const char* key, const Right& right,
+                  std::string* out) const;
+  Status ReadSegment(const toml::table& table, Config* config) const;
+  Status ReadIndexSlots(const toml::table& table, Config* config) const;
+  Status ReadWords(const toml::table& table, Config* config) const;
   Status ReadTenant(const toml::table& table, TenantConfig* tenant) const;
 
-  const std::string file_;
+  const From from_;
+  const std::string name_;
 };
+
+Status Reader::Wrong(const toml::node& node, std::string_view key, const Right& right) const {
+  std::ostringstream message;
+  if (from_ == From::kFile) {
+    message << Where(node.source()) << key << " = " << toml::node_view<const toml::node>(&node)
+            << ": use " << right.what;
+    if (!right.examples.empty()) message << " such as " << right.examples;
+    return Status(StatusCode::kInvalid, message.str());
+  }
+  message << name_ << ": \"";
+  if (const auto number = node.value_exact<int64_t>()) message << *number;
+  message << node.value_exact<std::string>().value_or("") << "\" is not " << right.what;
+  if (!right.examples.empty()) {
+    // A shell needs no quotes around these.
+    std::string plain(right.examples);
+    std::erase(plain, '"');
+    message << "; write for example " << plain;
+  }
+  return Status(StatusCode::kInvalid, message.str());
+}
 
 template <size_t N>
 Status Reader::CheckKeys(const toml::table& table, const std::array<const char*, N>& known) const {
@@ -79,12 +116,11 @@ Status Reader::CheckKeys(const toml::table& table, const std::array<const char*,
   return Status::Ok();
 }
 
-Status Reader::ReadSize(const toml::table& table, const char* key, std::string_view zero_word,
+Status Reader::ReadSize(const toml::table& table, const char* key, std::string_view examples,
                         uint64_t* out) const {
   const toml::node* node = table.get(key);
   if (node == nullptr) return Status::Ok();
-  const std::string right =
-      "use a size such as \"4GiB\" or \"512MiB\", or \"" + std::string(zero_word) + "\"";
+  const Right right{.what = "a size", .examples = examples};
   if (const auto bytes = node->value_exact<int64_t>()) {
     if (*bytes <= 0) return Wrong(*node, key, right);
     *out = static_cast<uint64_t>(*bytes);
@@ -92,83 +128,107 @@ Status Reader::ReadSize(const toml::table& table, const char* key, std::string_v
   }
   const auto text = node->value_exact<std::string>();
   if (!text) return Wrong(*node, key, right);
-  if (*text == zero_word) return Status::Ok();
+  if (*text == "auto") {
+    *out = 0;
+    return Status::Ok();
+  }
   const Result<uint64_t> bytes = ParseSize(*text);
   if (!bytes.ok() || *bytes == 0) return Wrong(*node, key, right);
   *out = *bytes;
   return Status::Ok();
 }
 
-Status Reader::ReadText(const toml::table& table, const char* key, std::string* out) const {
+Status Reader::ReadText(const toml::table& table, const char* key, const Right& right,
+                        std::string* out) const {
   const toml::node* node = table.get(key);
   if (node == nullptr) return Status::Ok();
   const auto text = node->value_exact<std::string>();
-  if (!text || text->empty()) return Wrong(*node, key, "use a string");
+  if (!text || text->empty()) return Wrong(*node, key, right);
   *out = *text;
+  return Status::Ok();
+}
+
+Status Reader::ReadSegment(const toml::table& table, Config* config) const {
+  uint64_t bytes = config->segment_bytes;
+  Status read = ReadSize(table, "segment", "\"32MiB\", or \"auto\"", &bytes);
+  if (!read.ok()) return read;
+  const bool power = (bytes & (bytes - 1)) == 0;
+  if (bytes != 0 && (bytes < kSegmentBytesMin || bytes > kSegmentBytesMax || !power)) {
+    return Wrong(*table.get("segment"), "segment",
+                 {.what = "\"auto\" or a power of two from \"2MiB\" to \"1GiB\""});
+  }
+  config->segment_bytes = bytes;
+  return Status::Ok();
+}
+
+Status Reader::ReadIndexSlots(const toml::table& table, Config* config) const {
+  const toml::node* node = table.get("index_slots");
+  if (node == nullptr) return Status::Ok();
+  if (node->value_exact<std::string>() == "auto") {
+    config->index_slots = 0;
+    return Status::Ok();
+  }
+  const auto slots = node->value_exact<int64_t>();
+  if (!slots || *slots < 64 || *slots > (int64_t{1} << 31) || (*slots & (*slots - 1)) != 0) {
+    return Wrong(*node, "index_slots", {.what = "\"auto\" or a power of two from 64 to 2^31"});
+  }
+  config->index_slots = static_cast<uint64_t>(*slots);
+  return Status::Ok();
+}
+
+Status Reader::ReadWords(const toml::table& table, Config* config) const {
+  if (const toml::node* node = table.get("policy")) {
+    const auto word = node->value_exact<std::string>();
+    if (word != "gittins" && word != "lru") {
+      return Wrong(*node, "policy", {.what = "\"gittins\" or \"lru\""});
+    }
+    config->policy = *word;
+  }
+  if (const toml::node* node = table.get("huge_pages")) {
+    const auto word = node->value_exact<std::string>();
+    if (word != "auto" && word != "off") {
+      return Wrong(*node, "huge_pages", {.what = "\"auto\" or \"off\""});
+    }
+    config->huge_pages = word == "auto";
+  }
+  if (const toml::node* node = table.get("log_level")) {
+    constexpr std::pair<std::string_view, LogLevel> kLevels[] = {{"debug", LogLevel::kDebug},
+                                                                 {"info", LogLevel::kInfo},
+                                                                 {"warning", LogLevel::kWarning},
+                                                                 {"error", LogLevel::kError}};
+    const auto word = node->value_exact<std::string>();
+    const auto* const level = std::find_if(std::begin(kLevels), std::end(kLevels),
+                                           [&](const auto& known) { return word == known.first; });
+    if (level == std::end(kLevels)) {
+      return Wrong(*node, "log_level", {.what = "\"debug\", \"info\", \"warning\" or \"error\""});
+    }
+    config->log_level = level->second;
+  }
   return Status::Ok();
 }
 
 Status Reader::ReadRoot(const toml::table& table, Config* config) const {
   for (const Status& status :
-       {CheckKeys(table, kRootKeys), ReadText(table, "socket", &config->socket),
-        ReadText(table, "policy", &config->policy),
-        ReadSize(table, "dram", "auto", &config->dram_bytes),
-        ReadSize(table, "segment", "auto", &config->segment_bytes)}) {
+       {CheckKeys(table, kRootKeys),
+        ReadText(table, "socket", from_ == From::kFile ? kString : kPath, &config->socket),
+        ReadSize(table, "dram", kDramExamples, &config->dram_bytes), ReadSegment(table, config),
+        ReadIndexSlots(table, config), ReadWords(table, config)}) {
     if (!status.ok()) return status;
-  }
-  const uint64_t segment = config->segment_bytes;
-  if (segment != 0 && (segment < kSegmentBytesMin || segment > kSegmentBytesMax ||
-                       (segment & (segment - 1)) != 0)) {
-    return Wrong(*table.get("segment"), "segment",
-                 "use \"auto\" or a power of two from \"2MiB\" to \"1GiB\"");
-  }
-  if (const toml::node* node = table.get("policy");
-      node != nullptr && config->policy != "gittins" && config->policy != "lru") {
-    return Wrong(*node, "policy", "use \"gittins\" or \"lru\"");
   }
   if (const toml::node* node = table.get("socket_mode")) {
     const auto mode = node->value_exact<int64_t>();
     if (!mode || *mode < 0 || *mode > 0777) {
-      return Wrong(*node, "socket_mode", "use an octal mode such as 0o660");
+      return Wrong(*node, "socket_mode", {.what = "an octal mode", .examples = "0o660"});
     }
     config->socket_mode = static_cast<uint32_t>(*mode);
-  }
-  if (const toml::node* node = table.get("index_slots")) {
-    const auto slots = node->value_exact<int64_t>();
-    if (node->value_exact<std::string>() != "auto") {
-      if (!slots || *slots < 64 || *slots > (int64_t{1} << 31) || (*slots & (*slots - 1)) != 0) {
-        return Wrong(*node, "index_slots", "use \"auto\" or a power of two from 64 to 2^31");
-      }
-      config->index_slots = static_cast<uint64_t>(*slots);
-    }
-  }
-  if (const toml::node* node = table.get("huge_pages")) {
-    const auto word = node->value_exact<std::string>();
-    if (word != "auto" && word != "off")
-      return Wrong(*node, "huge_pages", "use \"auto\" or \"off\"");
-    config->huge_pages = word == "auto";
-  }
-  if (const toml::node* node = table.get("log_level")) {
-    const auto word = node->value_exact<std::string>();
-    if (word == "debug") {
-      config->log_level = LogLevel::kDebug;
-    } else if (word == "info") {
-      config->log_level = LogLevel::kInfo;
-    } else if (word == "warning") {
-      config->log_level = LogLevel::kWarning;
-    } else if (word == "error") {
-      config->log_level = LogLevel::kError;
-    } else {
-      return Wrong(*node, "log_level", "use \"debug\", \"info\", \"warning\" or \"error\"");
-    }
   }
   return Status::Ok();
 }
 
 Status Reader::ReadTenant(const toml::table& table, TenantConfig* tenant) const {
   for (const Status& status :
-       {CheckKeys(table, kTenantKeys), ReadText(table, "name", &tenant->name),
-        ReadSize(table, "dram", "auto", &tenant->dram_bytes)}) {
+       {CheckKeys(table, kTenantKeys), ReadText(table, "name", kString, &tenant->name),
+        ReadSize(table, "dram", kShareExamples, &tenant->dram_bytes)}) {
     if (!status.ok()) return status;
   }
   const std::string where = Where(table.source());
@@ -185,18 +245,20 @@ Status Reader::ReadTenant(const toml::table& table, TenantConfig* tenant) const 
   }
   for (const toml::node& node : *uids->as_array()) {
     const auto uid = node.value_exact<int64_t>();
-    if (!uid || *uid < 0 || *uid > UINT32_MAX) return Wrong(node, "uids", "use numeric user ids");
+    if (!uid || *uid < 0 || *uid > UINT32_MAX)
+      return Wrong(node, "uids", {.what = "numeric user ids"});
     tenant->uids.push_back(static_cast<uid_t>(*uid));
   }
   return Status::Ok();
 }
 
-Status Reader::Read(const toml::table& table, Config* config) {
+Status Reader::Read(const toml::table& table, Config* config) const {
   Status root = ReadRoot(table, config);
   if (!root.ok()) return root;
   const toml::node* tenants = table.get("tenant");
   if (tenants == nullptr) return Status::Ok();
-  if (!tenants->is_array_of_tables()) return Wrong(*tenants, "tenant", "use [[tenant]] tables");
+  if (!tenants->is_array_of_tables())
+    return Wrong(*tenants, "tenant", {.what = "[[tenant]] tables"});
   for (const toml::node& node : *tenants->as_array()) {
     TenantConfig tenant;
     Status read = ReadTenant(*node.as_table(), &tenant);
@@ -250,7 +312,7 @@ Result<Config> ParseConfig(std::string_view text, const std::string& file) {
   Config config;
   try {
     const toml::table table = toml::parse(text, file);
-    Status read = Reader(file).Read(table, &config);
+    Status read = Reader(From::kFile, file).Read(table, &config);
     if (!read.ok()) return read;
   } catch (const toml::parse_error& error) {
     return Status(StatusCode::kInvalid, file + ":" + std::to_string(error.source().begin.line) +
@@ -260,6 +322,10 @@ Result<Config> ParseConfig(std::string_view text, const std::string& file) {
 }
 
 Result<Config> LoadConfig(const std::string& file) {
+  std::error_code error;
+  if (std::filesystem::is_directory(file, error)) {
+    return Status(StatusCode::kInvalid, file + ": is a folder: name the file in it");
+  }
   std::ifstream in(file);
   if (!in) {
     return Status(StatusCode::kInvalid, file + ": cannot be read: check the path and its mode");
@@ -267,6 +333,22 @@ Result<Config> LoadConfig(const std::string& file) {
   std::ostringstream text;
   text << in.rdbuf();
   return ParseConfig(text.str(), file);
+}
+
+Status ApplyFlag(const std::string& flag, const std::string& value, Config* config) {
+  std::string key = flag.substr(flag.find_first_not_of('-'));
+  std::replace(key.begin(), key.end(), '-', '_');
+  toml::table table;
+  // A number is one in a file too; everything else is text there.
+  int64_t number = 0;
+  const char* const end = value.data() + value.size();
+  const auto parsed = std::from_chars(value.data(), end, number);
+  if (key == "index_slots" && parsed.ec == std::errc() && parsed.ptr == end) {
+    table.insert(key, number);
+  } else {
+    table.insert(key, value);
+  }
+  return Reader(From::kFlag, flag).ReadRoot(table, config);
 }
 
 Status CheckConfig(const Config& config) {

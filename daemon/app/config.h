@@ -47,6 +47,9 @@ std::string FormatSize(uint64_t bytes);
 
 Result<Config> ParseConfig(std::string_view text, const std::string& file);
 Result<Config> LoadConfig(const std::string& file);
+// One setting as a flag gives it ("--segment", "32MiB"), by the file's rules.  kInvalid names the
+// flag, the value and what would be right.  REQUIRES: the flag is named after its key.
+Status ApplyFlag(const std::string& flag, const std::string& value, Config* config);
 
 // Checks that need the whole: the tenants' shares, their names.
 Status CheckConfig(const Config& config);

@@ -1,7 +1,10 @@
 #include "daemon/app/daemon.h"
 
 #include <sys/random.h>
+#include <sys/un.h>
 #include <unistd.h>
+
+#include <filesystem>
 
 #include "storage/base/limits.h"
 #include "storage/mem/descriptor_limit.h"
@@ -32,6 +35,18 @@ Status FillDram(Config* config) {
   return CheckDramBytes(config->dram_bytes, *machine, config->huge_pages);
 }
 
+// Before anything is made on disk.
+Status CheckSocketPlace(const std::string& socket) {
+  if (socket.size() >= sizeof(sockaddr_un::sun_path)) {
+    return Status(StatusCode::kInvalid, "socket = " + socket + ": a path has at most 107 bytes");
+  }
+  std::error_code error;
+  const std::filesystem::file_status there = std::filesystem::status(socket, error);
+  if (!std::filesystem::exists(there) || std::filesystem::is_socket(there)) return Status::Ok();
+  return Status(StatusCode::kInvalid,
+                "socket = " + socket + " is there and is no socket: move it, or use another path");
+}
+
 // REQUIRES: the shard has not started.
 std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
   std::string text = "dram " + FormatSize(dram_bytes);
@@ -47,7 +62,8 @@ std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
 
 Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   if (config.socket.empty()) config.socket = DefaultSocket();
-  for (const Status& status : {InstallGuard(), FillDram(&config), CheckConfig(config)}) {
+  for (const Status& status :
+       {CheckSocketPlace(config.socket), InstallGuard(), FillDram(&config), CheckConfig(config)}) {
     if (!status.ok()) return status;
   }
   Result<InstanceLock> lock = InstanceLock::Take(config.socket);

@@ -29,8 +29,8 @@ Result<InstanceLock> InstanceLock::Take(const std::string& socket) {
   const std::filesystem::path folder = std::filesystem::path(socket).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   if (error) {
-    return Status(StatusCode::kInvalid,
-                  "socket = " + socket + ": its folder cannot be made: " + error.message());
+    return Status(StatusCode::kInvalid, "socket = " + socket + ": its folder cannot be made (" +
+                                            error.message() + "): use another path");
   }
   const std::string path = socket + ".lock";
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));

@@ -8,6 +8,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
+#include <vector>
 
 #include "daemon/app/daemon.h"
 
@@ -15,25 +17,37 @@ namespace terrace {
 namespace {
 
 struct Flags {
-  std::string config, socket, dram, segment, policy, huge_pages, log_level;
-  uint64_t index_slots = 0;
+  std::string config;
   bool check_config = false;
+  // What a file has too: flag and value.
+  std::vector<std::pair<std::string, std::string>> settings;
+};
+
+constexpr std::pair<const char*, const char*> kSettings[] = {
+    {"--socket", "Unix socket to serve on"},
+    {"--dram", "memory for chunks: 4GiB, 512MiB, auto"},
+    {"--segment", "segment size: a power of two, 2MiB to 1GiB, or auto"},
+    {"--index-slots", "slots of the index: a power of two, 64 to 2^31, or auto"},
+    {"--policy", "gittins or lru"},
+    {"--huge-pages", "auto or off"},
+    {"--log-level", "debug, info, warning or error"},
 };
 
 void Declare(CLI::App& app, Flags& flags) {
   app.set_version_flag("--version", std::string("terraced ") + TERRACE_VERSION);
   app.add_option("--config", flags.config, "TOML file; see terraced.example.toml");
   app.add_flag("--check-config", flags.check_config, "read the configuration, say if it is right");
-  app.add_option("--socket", flags.socket, "Unix socket to serve on");
-  app.add_option("--dram", flags.dram, "memory for chunks: 4GiB, 512MiB, auto");
-  app.add_option("--segment", flags.segment, "segment size: a power of two, 2MiB to 1GiB, or auto");
-  app.add_option("--index-slots", flags.index_slots, "slots of the index: a power of two");
-  app.add_option("--policy", flags.policy, "gittins or lru");
-  app.add_option("--huge-pages", flags.huge_pages, "auto or off");
-  app.add_option("--log-level", flags.log_level, "debug, info, warning or error");
+  for (const auto& [flag, meaning] : kSettings) {
+    app.add_option_function<std::string>(
+           flag,
+           [&flags, name = flag](const std::string& value) {
+             flags.settings.emplace_back(name, value);
+           },
+           meaning)
+        ->type_name("VALUE");
+  }
 }
 
-// Flags are read as if they stood in a file named after them, by the same rules.
 Result<Config> ReadSettings(const Flags& flags) {
   Config config;
   if (!flags.config.empty()) {
@@ -41,26 +55,10 @@ Result<Config> ReadSettings(const Flags& flags) {
     if (!loaded.ok()) return loaded.status();
     config = *std::move(loaded);
   }
-  std::string text;
-  const auto add = [&text](const char* key, const std::string& value) {
-    if (!value.empty()) text += std::string(key) + " = '''" + value + "'''\n";
-  };
-  add("socket", flags.socket);
-  add("dram", flags.dram);
-  add("segment", flags.segment);
-  add("policy", flags.policy);
-  add("huge_pages", flags.huge_pages);
-  add("log_level", flags.log_level);
-  if (flags.index_slots != 0) text += "index_slots = " + std::to_string(flags.index_slots) + "\n";
-  const Result<Config> given = ParseConfig(text, "flags");
-  if (!given.ok()) return given.status();
-  if (!flags.socket.empty()) config.socket = given->socket;
-  if (!flags.dram.empty()) config.dram_bytes = given->dram_bytes;
-  if (!flags.segment.empty()) config.segment_bytes = given->segment_bytes;
-  if (!flags.policy.empty()) config.policy = given->policy;
-  if (!flags.huge_pages.empty()) config.huge_pages = given->huge_pages;
-  if (!flags.log_level.empty()) config.log_level = given->log_level;
-  if (flags.index_slots != 0) config.index_slots = given->index_slots;
+  for (const auto& [flag, value] : flags.settings) {
+    Status applied = ApplyFlag(flag, value, &config);
+    if (!applied.ok()) return applied;
+  }
   Status checked = CheckConfig(config);
   if (!checked.ok()) return checked;
   return config;
@@ -101,6 +99,9 @@ int Serve(const Config& config) {
 
 int main(int argc, char** argv) {
   CLI::App app{"terraced keeps the KV cache of LLM inference outside the engines"};
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return "terraced: " + std::string(error.what()) + ": see `terraced --help`\n";
+  });
   terrace::Flags flags;
   terrace::Declare(app, flags);
   try {

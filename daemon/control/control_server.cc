@@ -11,10 +11,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <future>
 #include <thread>
 
+#include "daemon/control/connection_load.h"
 #include "daemon/control/terrace_service.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
@@ -33,6 +35,9 @@ constexpr int kSoPeerPidfd = SO_PEERPIDFD;
 constexpr uint32_t kConnectionCountMax = 2 * kSessionCountMax;
 // How long calls that copy may go on after Stop.
 constexpr int64_t kDrainNsMax = 4 * kNsPerSecond;
+// Descriptors that a message may bring us.  We need none and kj keeps those of unfinished messages,
+// but it sends some only where it takes some.
+constexpr kj::uint kDescriptorsTakenMax = 1;
 constexpr auto kDrainPoll = 10 * kj::MILLISECONDS;
 constexpr auto kAcceptRetry = 100 * kj::MILLISECONDS;
 
@@ -56,13 +61,22 @@ Result<UniqueFd> Listen(const std::string& path, uint32_t mode) {
 
 // A connection and all that it keeps alive.
 struct Connection {
-  Connection(kj::Own<kj::AsyncCapabilityStream> accepted, rpc::Terrace::Client bootstrap)
+  Connection(kj::Own<kj::AsyncCapabilityStream> accepted, rpc::Terrace::Client bootstrap,
+             std::shared_ptr<ConnectionLoad> counted)
       : stream(kj::mv(accepted)),
-        network(*stream, kDescriptorsPerMessageMax, capnp::rpc::twoparty::Side::SERVER),
-        rpc(capnp::makeRpcServer(network, kj::mv(bootstrap))) {}
+        network(*stream, kDescriptorsTakenMax, capnp::rpc::twoparty::Side::SERVER),
+        load(std::move(counted)),
+        rpc(capnp::makeRpcServer(network, kj::mv(bootstrap))) {
+    load->network = &network;
+    // No more is read while calls hold so much; a connection's other bounds refuse.
+    rpc.setFlowLimit(kConnectionPayloadBytesMax / sizeof(capnp::word));
+  }
+  // A call may outlive it.
+  ~Connection() { load->network = nullptr; }
 
   kj::Own<kj::AsyncCapabilityStream> stream;
   capnp::TwoPartyVatNetwork network;
+  std::shared_ptr<ConnectionLoad> load;
   capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
 };
 
@@ -84,33 +98,37 @@ class ControlServer::Impl final : public kj::TaskSet::ErrorHandler {
     }
   }
 
+  // A daemon that nobody can reach any more ends: who started it starts it anew.
   void Run(std::promise<void> started) {
+    try {
+      Serve(std::move(started));
+    } catch (const kj::Exception& exception) {
+      LogError(std::string("the control plane ended: ") + exception.getDescription().cStr());
+      std::abort();
+    }
+  }
+
+  void Serve(std::promise<void> started) {
     kj::AsyncIoContext io = kj::setupAsyncIo();
     auto stop = kj::newPromiseAndCrossThreadFulfiller<void>();
     stop_ = kj::mv(stop.fulfiller);
     auto receiver = io.lowLevelProvider->wrapListenSocketFd(listener_.get());
     kj::Timer& timer = io.provider->getTimer();
-    {
-      kj::TaskSet connections(*this);
-      connections_ = &connections;
-      auto accepting = AcceptLoop(*receiver, timer);
-      started.set_value();
-      try {
-        accepting.exclusiveJoin(kj::mv(stop.promise)).wait(io.waitScope);
-        Drain(timer, MonotonicNs() + kDrainNsMax).wait(io.waitScope);
-      } catch (const kj::Exception& exception) {
-        LogError(std::string("the control plane ended: ") + exception.getDescription().cStr());
-      }
-    }
-    stop_ = nullptr;
+    kj::TaskSet connections(*this);
+    connections_ = &connections;
+    auto accepting = AcceptLoop(*receiver, timer);
+    started.set_value();
+    accepting.exclusiveJoin(kj::mv(stop.promise)).wait(io.waitScope);
+    Drain(timer, MonotonicNs() + kDrainNsMax).wait(io.waitScope);
   }
 
   // A connection that cannot be had (no descriptor, a peer that is gone) ends neither the others
   // nor the loop.
   kj::Promise<void> AcceptLoop(kj::ConnectionReceiver& receiver, kj::Timer& timer) {
-    return receiver.accept()
+    // accept() throws at once what it finds at once.
+    return kj::evalNow([&receiver] { return receiver.accept(); })
         .then([this](kj::Own<kj::AsyncIoStream>&& stream) -> kj::Promise<void> {
-          Serve(stream.downcast<kj::AsyncCapabilityStream>());
+          Welcome(stream.downcast<kj::AsyncCapabilityStream>());
           return kj::READY_NOW;
         })
         .catch_([&timer](kj::Exception&& exception) -> kj::Promise<void> {
@@ -120,12 +138,15 @@ class ControlServer::Impl final : public kj::TaskSet::ErrorHandler {
         .then([this, &receiver, &timer] { return AcceptLoop(receiver, timer); });
   }
 
-  void Serve(kj::Own<kj::AsyncCapabilityStream> stream) {
+  void Welcome(kj::Own<kj::AsyncCapabilityStream> stream) {
     KJ_REQUIRE(connection_count_ < kConnectionCountMax, "too many connections");
     Peer peer = PeerOf(*stream);
-    auto connection =
-        kj::heap<Connection>(kj::mv(stream), kj::heap<TerraceService>(context_, std::move(peer)));
-    auto ended = connection->network.onDisconnect();
+    auto load = std::make_shared<ConnectionLoad>();
+    auto cut = kj::newPromiseAndFulfiller<void>();
+    load->cut = kj::mv(cut.fulfiller);
+    auto connection = kj::heap<Connection>(
+        kj::mv(stream), kj::heap<TerraceService>(context_, std::move(peer), load), load);
+    auto ended = connection->network.onDisconnect().exclusiveJoin(kj::mv(cut.promise));
     ++connection_count_;
     connections_->add(ended.attach(kj::mv(connection), kj::defer([this] { --connection_count_; })));
   }

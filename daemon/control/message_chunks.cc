@@ -10,6 +10,7 @@
 #include "daemon/control/on_shard.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
+#include "storage/base/log.h"
 #include "storage/mem/guarded_copy.h"
 #include "storage/record/copy_hash.h"
 #include "storage/record/record.h"
@@ -60,12 +61,13 @@ void MessageChunks::Unpin(const std::vector<uint32_t>& held) {
 auto MessageChunks::Charge(std::shared_ptr<ConnectionLoad> load, uint64_t bytes) {
   KJ_REQUIRE(bytes <= kMessagePayloadBytesMax,
              "a message carries at most 32 MiB of payload: name fewer chunks a call", bytes);
-  KJ_REQUIRE(load->bytes + bytes <= kConnectionPayloadBytesMax,
-             "a connection has at most 64 MiB of payload in flight: wait for earlier calls");
-  load->bytes += bytes;
+  KJ_REQUIRE(load->payload_bytes + load->unread_bytes() + bytes <= kConnectionPayloadBytesMax,
+             "a connection has at most 64 MiB of payload in flight: wait for earlier calls, and "
+             "read their answers");
+  load->payload_bytes += bytes;
   ++copying_;
   return kj::defer([this, load = std::move(load), bytes] {
-    load->bytes -= bytes;
+    load->payload_bytes -= bytes;
     --copying_;
   });
 }
@@ -176,7 +178,8 @@ struct MessageChunks::GetState {
   struct Key {
     shm::ChunkKey key;
     StatusCode code = StatusCode::kBusy;
-    const std::byte* payload = nullptr;
+    shm::Location location = {};
+    const std::byte* record = nullptr;
     uint32_t bytes = 0;
   };
   uint32_t namespace_id = 0;
@@ -212,13 +215,36 @@ bool MessageChunks::Look(GetState& get, bool expired) {
       continue;
     }
     key.code = StatusCode::kOk;
-    key.payload = store_.Address(found->location) + shm::kRecordHeaderBytes;
+    key.location = found->location;
+    key.record = store_.Address(found->location);
     key.bytes = found->payload_bytes;
     touches.push_back(found->touch);
   }
   // Last first: a prefix outlives what hangs on it.
   for (auto touch = touches.rbegin(); touch != touches.rend(); ++touch) store_.Touch(*touch);
   return true;
+}
+
+bool MessageChunks::CopyOut(const GetState& get, size_t index, kj::byte* into) {
+  const GetState::Key& key = get.keys[index];
+  shm::RecordHeader header;
+  // Where the client that wrote it took its pages away, nothing can be read.
+  if (!GuardedCopy(&header, key.record, sizeof header).ok()) return false;
+  if (!GuardedCopy(into, key.record + shm::kRecordHeaderBytes, key.bytes).ok()) return false;
+  const RecordIdentity identity{
+      .key = key.key, .namespace_id = get.namespace_id, .payload_bytes = key.bytes};
+  return ValidateHeader(header, identity).ok() &&
+         VerifyPayload(into, key.bytes, header.leaves).ok();
+}
+
+// Unless another record has taken its place since.
+void MessageChunks::Drop(uint32_t namespace_id, const shm::ChunkKey& key,
+                         const shm::Location& location) {
+  const Result<ReadyChunk> found = store_.Find(namespace_id, key);
+  if (!found.ok() || found->location != location) return;
+  LogWarning("a chunk of tenant '" + tenant_ + "' in segment " + std::to_string(location.segment) +
+             " is damaged and dropped");
+  if (store_.Remove(namespace_id, key) != StatusCode::kOk) LogDebug("it had gone already");
 }
 
 kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<ConnectionLoad> load) {
@@ -230,6 +256,8 @@ kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<Connect
   state->wait = params.getWait();
   for (const auto key : params.getKeys()) state->keys.push_back({.key = FromRpc(key)});
   const int64_t deadline = DeadlineNs(params.getDeadlineMs(), kNsPerSecond);
+  context.releaseParams();
+  context.allowCancellation();
   auto end = kj::defer([this, state]() {
     shard_.Post([this, state] {
       shard_.CancelWait(state->waiting);
@@ -253,28 +281,40 @@ kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<Connect
             capnp::MessageSize{(bytes + count * 32) / sizeof(capnp::word) + 64, 0});
         auto codes = results.initCodes(static_cast<uint32_t>(count));
         auto data = results.initData(static_cast<uint32_t>(count));
-        return InSlices(
-                   0, count,
-                   [state, codes, data](size_t i) mutable {
-                     const GetState::Key& key = state->keys[i];
-                     const auto at = static_cast<uint32_t>(i);
-                     codes.set(at, ToRpc(key.code));
-                     if (key.code != StatusCode::kOk) return;
-                     if (GuardedCopy(data.init(at, key.bytes).begin(), key.payload, key.bytes).ok())
-                       return;
-                     data.init(at, 0);  // the client that wrote it took its pages away
-                     codes.set(at, rpc::Code::CORRUPT);
-                   })
+        return InSlices(0, count,
+                        [this, state, codes, data](size_t i) mutable {
+                          const GetState::Key& key = state->keys[i];
+                          const auto at = static_cast<uint32_t>(i);
+                          codes.set(at, ToRpc(key.code));
+                          if (key.code != StatusCode::kOk) return;
+                          if (CopyOut(*state, i, data.init(at, key.bytes).begin())) return;
+                          data.init(at, 0);
+                          codes.set(at, rpc::Code::CORRUPT);
+                          shard_.Post([this, state, i] {
+                            Drop(state->namespace_id, state->keys[i].key, state->keys[i].location);
+                          });
+                        })
             .attach(kj::mv(charge));
       })
       .attach(kj::mv(end));
+}
+
+// The caller names an id without its live word.
+bool MessageChunks::IsLive(uint32_t namespace_id) const {
+  if (namespace_id == 0) return false;
+  return std::any_of(std::begin(index_.header->live), std::end(index_.header->live),
+                     [namespace_id](const auto& live) { return live.load() == namespace_id; });
 }
 
 void MessageChunks::Match(MatchContext context) {
   const auto params = context.getParams();
   const auto keys = params.getKeys();
   KJ_REQUIRE(keys.size() <= 65536, "a match names at most 65536 keys", keys.size());
-  auto states = context.getResults().initStates(keys.size());
+  auto states = context.getResults().initStates(keys.size());  // absent, all
+  if (!IsLive(params.getNamespaceId())) {
+    context.getResults().setCode(rpc::Code::STALE);
+    return;
+  }
   uint32_t prefix = 0;
   for (uint32_t i = 0; i < keys.size(); ++i) {
     const shm::ChunkKey key = FromRpc(keys[i]);

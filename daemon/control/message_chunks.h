@@ -17,15 +17,11 @@
 #include <string>
 #include <vector>
 
+#include "daemon/control/connection_load.h"
 #include "daemon/session/shard.h"
 #include "proto/terrace.capnp.h"
 
 namespace terrace {
-
-// Payload bytes in flight on one connection.
-struct ConnectionLoad {
-  uint64_t bytes = 0;
-};
 
 class MessageChunks {
  public:
@@ -36,10 +32,12 @@ class MessageChunks {
   using GetContext = capnp::CallContext<rpc::Session::GetParams, rpc::Session::GetResults>;
   using MatchContext = capnp::CallContext<rpc::Session::MatchParams, rpc::Session::MatchResults>;
 
-  // Both throw, naming the limit, when the call or the connection carries too much.
+  // Both throw, naming the limit, when the call or the connection carries too much; answers that
+  // the client has not read count.  Get serves only bytes that their leaf table describes: a chunk
+  // that is damaged is dropped, so that the next put heals it.  Its promise may be cancelled.
   kj::Promise<void> Put(PutContext context, std::shared_ptr<ConnectionLoad> load);
   kj::Promise<void> Get(GetContext context, std::shared_ptr<ConnectionLoad> load);
-  // Looks at the index itself, as any client does.
+  // Looks at the index itself, as any client does; of an ended namespace id all is absent.
   void Match(MatchContext context);
 
   const std::string& tenant() const { return tenant_; }
@@ -54,8 +52,13 @@ class MessageChunks {
   void Claim(PutState& put, int64_t deadline_ns);
   void Commit(PutState& put);
   bool Look(GetState& get, bool expired);
+  void Drop(uint32_t namespace_id, const shm::ChunkKey& key, const shm::Location& location);
   std::atomic<uint64_t>* TakePin(std::vector<uint32_t>* held);
   void Unpin(const std::vector<uint32_t>& held);
+
+  bool IsLive(uint32_t namespace_id) const;
+  // Into `into`, checked; false when it is damaged.
+  static bool CopyOut(const GetState& get, size_t index, kj::byte* into);
 
   // Counts `bytes` and one copying call until the answer is dropped.
   auto Charge(std::shared_ptr<ConnectionLoad> load, uint64_t bytes);

@@ -4,11 +4,14 @@
 
 #include <cstring>
 #include <set>
+#include <utility>
 
 #include "daemon/control/convert.h"
 #include "daemon/control/on_shard.h"
+#include "daemon/control/utf8.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
+#include "storage/base/log.h"
 
 namespace terrace {
 namespace {
@@ -16,17 +19,33 @@ namespace {
 // A capability that is nothing but a descriptor.
 class DescriptorService final : public rpc::Descriptor::Server {
  public:
-  explicit DescriptorService(UniqueFd fd) : fd_(std::move(fd)) {}
+  DescriptorService(UniqueFd fd, Bound::Hold hold) : fd_(std::move(fd)), hold_(std::move(hold)) {}
   kj::Maybe<int> getFd() override { return fd_.get(); }
 
  private:
   UniqueFd fd_;
+  const Bound::Hold hold_;
 };
 
-rpc::Descriptor::Client Send(UniqueFd fd) { return kj::heap<DescriptorService>(std::move(fd)); }
+rpc::Descriptor::Client Send(UniqueFd fd, const Bound::Hold& hold) {
+  return kj::heap<DescriptorService>(std::move(fd), hold);
+}
+
+// A hold of many goes with the last of them: of a message's descriptors a client lets go together.
+Bound::Hold HoldDescriptors(ConnectionLoad& load, size_t count) {
+  Bound::Hold hold = load.descriptors.Take(static_cast<uint32_t>(count));
+  KJ_REQUIRE(hold != nullptr,
+             "a connection holds at most 512 descriptors: release those that have come");
+  return hold;
+}
 
 // A client needs one; the rest is for a new poll that overtakes an old one.
 constexpr uint32_t kSegmentPollsMax = 4;
+constexpr size_t kKnownEntryBytes = 16;
+// Each segment as it is and, read-only before its lease, as it was.
+constexpr size_t kKnownBytesMax = 2 * kSegmentCountMax * kKnownEntryBytes;
+// How long a poll waits when a descriptor cannot be had.
+constexpr int64_t kOpenRetryNs = 100 * kNsPerMs;
 
 struct SegmentsReply {
   uint64_t epoch = 0;
@@ -37,9 +56,8 @@ struct SegmentsReply {
 using Known = std::set<std::tuple<uint32_t, bool, uint64_t>>;
 
 Known ParseKnown(capnp::Data::Reader bytes) {
-  constexpr size_t kEntryBytes = 16;
   Known known;
-  for (size_t at = 0; at + kEntryBytes <= bytes.size(); at += kEntryBytes) {
+  for (size_t at = 0; at + kKnownEntryBytes <= bytes.size(); at += kKnownEntryBytes) {
     uint32_t segment = 0, writable = 0;
     uint64_t generation = 0;
     std::memcpy(&segment, bytes.begin() + at, 4);
@@ -57,14 +75,17 @@ struct SegmentsPoll {
   uint64_t epoch = 0;
   Known known;
   Shard::WaitId wait = 0;
+  bool failed = false;  // to open a descriptor, and the log says so
 };
 
-// On the shard: answers when there is something the client does not know, else waits on.
+// On the shard: answers when there is something the client does not know, else waits on.  While a
+// descriptor cannot be had, the client hears of no new epoch, and so asks again.
 void LookForSegments(Shard& shard, const std::shared_ptr<SegmentsPoll>& poll,
                      const Reply<SegmentsReply>& reply) {
   ChunkStore& store = *shard.store(poll->tenant);
+  const uint64_t epoch = store.descriptor_epoch();
+  Status opened = Status::Ok();
   SegmentsReply out;
-  out.epoch = store.descriptor_epoch();
   for (const SegmentDescriptor& segment : store.Descriptors(poll->session)) {
     if (poll->known.contains({segment.segment, segment.writable, segment.generation})) continue;
     if (out.segments.size() == kDescriptorsPerMessageMax) {
@@ -72,11 +93,33 @@ void LookForSegments(Shard& shard, const std::shared_ptr<SegmentsPoll>& poll,
       break;
     }
     Result<UniqueFd> fd = store.OpenSegment(poll->session, segment);
-    if (fd.ok()) out.segments.emplace_back(segment, *std::move(fd));
+    if (fd.ok()) {
+      out.segments.emplace_back(segment, *std::move(fd));
+    } else {
+      opened = fd.status();
+    }
   }
+  if (!opened.ok() && !std::exchange(poll->failed, true)) {
+    LogWarning("session " + std::to_string(poll->session) +
+               " waits for a segment: " + std::string(opened.message()));
+  }
+  out.epoch = opened.ok() ? epoch : poll->epoch;
   if (!out.segments.empty() || out.epoch != poll->epoch) return reply.Fulfill(std::move(out));
-  poll->wait = shard.WaitDescriptors(
-      poll->tenant, poll->epoch, [&shard, poll, reply] { LookForSegments(shard, poll, reply); });
+  poll->wait =
+      shard.WaitDescriptors(poll->tenant, epoch, opened.ok() ? 0 : MonotonicNs() + kOpenRetryNs,
+                            [&shard, poll, reply] { LookForSegments(shard, poll, reply); });
+}
+
+// Others read them, in status() and listNamespaces().
+Status CheckTexts(const NamespaceSpec& spec) {
+  for (const std::string* text :
+       {&spec.label, &spec.model, &spec.weights_digest, &spec.dtype, &spec.layout,
+        &spec.hash_algorithm, &spec.hash_seed, &spec.engine_build, &spec.isa, &spec.salt}) {
+    if (IsUtf8(*text)) continue;
+    return Status(StatusCode::kInvalid,
+                  "a namespace's texts are UTF-8: '" + ToUtf8(*text, 64) + "' is not");
+  }
+  return Status::Ok();
 }
 
 }  // namespace
@@ -90,28 +133,32 @@ kj::Promise<void> SessionService::attach(AttachContext context) {
   return OnShard<Attached>(
              shard_,
              [&shard = shard_, session = session_]() -> Attached { return shard.Attach(session); })
-      .then([context](kj::Own<Attached> attached) mutable {
+      .then([context, load = load_](kj::Own<Attached> attached) mutable {
         auto results = context.getResults();
         ToRpc(attached->status(), results.initStatus());
         if (!attached->ok()) return;
         SessionDescriptors& descriptors = **attached;
-        results.setIndex(Send(std::move(descriptors.index)));
+        const Bound::Hold hold = HoldDescriptors(*load, 3);
+        results.setIndex(Send(std::move(descriptors.index), hold));
         results.setIndexBytes(descriptors.index_bytes);
-        results.setMemory(Send(std::move(descriptors.memory)));
+        results.setMemory(Send(std::move(descriptors.memory), hold));
         results.setMemoryBytes(descriptors.memory_bytes);
-        results.setDoorbell(Send(std::move(descriptors.doorbell)));
+        results.setDoorbell(Send(std::move(descriptors.doorbell), hold));
       });
 }
 
 kj::Promise<void> SessionService::segments(SegmentsContext context) {
   KJ_REQUIRE(*polls_ < kSegmentPollsMax, "a session has at most 4 calls of segments() waiting");
+  const capnp::Data::Reader known = context.getParams().getKnown();
+  KJ_REQUIRE(known.size() <= kKnownBytesMax, "`known` lists at most 8192 segments", known.size());
   ++*polls_;
   auto poll = std::make_shared<SegmentsPoll>();
   poll->tenant = chunks_.tenant();
   poll->session = session_;
   poll->epoch = context.getParams().getEpoch();
-  poll->known = ParseKnown(context.getParams().getKnown());
+  poll->known = ParseKnown(known);
   context.releaseParams();
+  context.allowCancellation();
   // However the call ends: nothing may wait for who has gone.
   auto end = kj::defer([&shard = shard_, polls = polls_, poll]() {
     --*polls;
@@ -122,7 +169,8 @@ kj::Promise<void> SessionService::segments(SegmentsContext context) {
                              [&shard = shard_, poll](const Reply<Found>& reply) {
                                LookForSegments(shard, poll, reply);
                              })
-      .then([context](kj::Own<Found> found) mutable {
+      .then([context, load = load_](kj::Own<Found> found) mutable {
+        const Bound::Hold hold = HoldDescriptors(*load, found->segments.size());
         auto results = context.getResults();
         results.setEpoch(found->epoch);
         results.setMore(found->more);
@@ -133,7 +181,7 @@ kj::Promise<void> SessionService::segments(SegmentsContext context) {
           list[i].setGeneration(segment.generation);
           list[i].setBytes(segment.bytes);
           list[i].setWritable(segment.writable);
-          list[i].setDescriptor(Send(std::move(fd)));
+          list[i].setDescriptor(Send(std::move(fd), hold));
         }
       })
       .attach(kj::mv(end));
@@ -141,11 +189,17 @@ kj::Promise<void> SessionService::segments(SegmentsContext context) {
 
 kj::Promise<void> SessionService::registerNamespace(RegisterNamespaceContext context) {
   using Registered = Result<NamespaceInfo>;
-  return OnShard<Registered>(shard_,
-                             [&shard = shard_, tenant = chunks_.tenant(),
-                              spec = FromRpc(context.getParams().getSpec())]() {
-                               return shard.store(tenant)->RegisterNamespace(spec);
-                             })
+  NamespaceSpec spec = FromRpc(context.getParams().getSpec());
+  const Status readable = CheckTexts(spec);
+  if (!readable.ok()) {
+    ToRpc(readable, context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
+  return OnShard<Registered>(
+             shard_,
+             [&shard = shard_, tenant = chunks_.tenant(), spec = std::move(spec)]() {
+               return shard.store(tenant)->RegisterNamespace(spec);
+             })
       .then([context](kj::Own<Registered> registered) mutable {
         ToRpc(registered->status(), context.getResults().initStatus());
         if (registered->ok()) ToRpc(**registered, context.getResults().initInfo());

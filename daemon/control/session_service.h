@@ -12,11 +12,11 @@
 
 namespace terrace {
 
-class SessionService final : public rpc::Session::Server {
+class SessionService final : public CountedServer<rpc::Session> {
  public:
   SessionService(Shard& shard, MessageChunks& chunks, SessionId session,
                  std::shared_ptr<ConnectionLoad> load)
-      : shard_(shard), chunks_(chunks), session_(session), load_(std::move(load)) {}
+      : CountedServer(std::move(load)), shard_(shard), chunks_(chunks), session_(session) {}
   ~SessionService() noexcept(false);
 
  protected:
@@ -38,7 +38,6 @@ class SessionService final : public rpc::Session::Server {
   Shard& shard_;
   MessageChunks& chunks_;
   const SessionId session_;
-  std::shared_ptr<ConnectionLoad> load_;
   // Calls of segments() that wait.
   std::shared_ptr<uint32_t> polls_ = std::make_shared<uint32_t>(0);
 };

@@ -78,9 +78,10 @@ json::object TenantJson(const std::string& name, ChunkStore& store) {
 
 }  // namespace
 
-std::string StatusJson(const StatusContext& context, Shard& shard) {
+std::string StatusJson(const StatusContext& context, const StatusView& view, Shard& shard) {
   json::array tenants, sessions, warnings;
   for (const std::string& name : shard.tenants()) {
+    if (!view.Shows(name)) continue;
     ChunkStore& store = *shard.store(name);
     if (store.stats().page_bytes == 4096) {
       warnings.push_back(json::string("tenant '" + name +
@@ -90,6 +91,7 @@ std::string StatusJson(const StatusContext& context, Shard& shard) {
     tenants.push_back(TenantJson(name, store));
   }
   for (const SessionSummary& session : shard.sessions()) {
+    if (!view.Shows(session.tenant)) continue;
     sessions.push_back(json::object{{"id", session.session},
                                     {"pid", session.pid},
                                     {"name", session.client_name},

@@ -17,6 +17,14 @@ struct StatusContext {
   int64_t started_ns = 0;
 };
 
-std::string StatusJson(const StatusContext& context, Shard& shard);
+// What the reader may see: its own tenant, with its sessions, or all of them.
+struct StatusView {
+  bool all = false;
+  std::string tenant;
+
+  bool Shows(const std::string& name) const { return all || name == tenant; }
+};
+
+std::string StatusJson(const StatusContext& context, const StatusView& view, Shard& shard);
 
 }  // namespace terrace

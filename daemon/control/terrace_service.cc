@@ -1,9 +1,12 @@
 #include "daemon/control/terrace_service.h"
 
+#include <unistd.h>
+
 #include <utility>
 
 #include "daemon/control/convert.h"
 #include "daemon/control/on_shard.h"
+#include "daemon/control/utf8.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
 
@@ -11,10 +14,33 @@ namespace terrace {
 namespace {
 
 constexpr uint32_t kListMax = 4096;
+constexpr size_t kClientNameBytesMax = 256;
 
-class AdminService final : public rpc::Admin::Server {
+// One clearing of a namespace.
+struct Clearing {
+  std::string tenant, label;
+  uint64_t cursor = 0;
+  uint64_t dropped = 0;
+};
+
+// On the shard: a slice of the index a turn, others' work between.
+void ClearSlice(Shard& shard, const std::shared_ptr<Clearing>& clearing,
+                const Reply<Result<uint64_t>>& reply) {
+  const bool first = clearing->cursor == 0;
+  const Result<uint64_t> dropped =
+      shard.store(clearing->tenant)->ClearNamespace(clearing->label, &clearing->cursor);
+  if (!dropped.ok() && first) return reply.Fulfill(dropped.status());
+  // Once it is empty it may be forgotten before the last slice: then it is cleared.
+  if (!dropped.ok()) return reply.Fulfill(clearing->dropped);
+  clearing->dropped += *dropped;
+  if (clearing->cursor == 0) return reply.Fulfill(clearing->dropped);
+  shard.Post([&shard, clearing, reply] { ClearSlice(shard, clearing, reply); });
+}
+
+class AdminService final : public CountedServer<rpc::Admin> {
  public:
-  AdminService(Shard& shard, std::string tenant) : shard_(shard), tenant_(std::move(tenant)) {}
+  AdminService(Shard& shard, std::string tenant, std::shared_ptr<ConnectionLoad> load)
+      : CountedServer(std::move(load)), shard_(shard), tenant_(std::move(tenant)) {}
 
  protected:
   kj::Promise<void> listNamespaces(ListNamespacesContext context) override {
@@ -30,11 +56,13 @@ class AdminService final : public rpc::Admin::Server {
 
   kj::Promise<void> clearNamespace(ClearNamespaceContext context) override {
     using Cleared = Result<uint64_t>;
-    return OnShard<Cleared>(shard_,
-                            [&shard = shard_, tenant = tenant_,
-                             label = std::string(context.getParams().getLabel().cStr())]() {
-                              return shard.store(tenant)->ClearNamespace(label);
-                            })
+    auto clearing = std::make_shared<Clearing>();
+    clearing->tenant = tenant_;
+    clearing->label = context.getParams().getLabel().cStr();
+    return OnShardLater<Cleared>(shard_,
+                                 [&shard = shard_, clearing](const Reply<Cleared>& reply) {
+                                   ClearSlice(shard, clearing, reply);
+                                 })
         .then([context](kj::Own<Cleared> cleared) mutable {
           ToRpc(cleared->status(), context.getResults().initStatus());
           if (cleared->ok()) context.getResults().setChunks(**cleared);
@@ -121,6 +149,12 @@ class OpenedSession {
   bool taken_ = false;
 };
 
+// Of status(): who is admitted to no tenant sees none; who runs the machine or the daemon sees all.
+StatusView ViewOf(const Peer& peer) {
+  const bool operates = peer.uid == 0 || peer.uid == geteuid();
+  return {.all = operates && !peer.tenant.empty(), .tenant = peer.tenant};
+}
+
 Status NotAdmitted(const Peer& peer) {
   return Status(StatusCode::kDenied, "uid " + std::to_string(peer.uid) +
                                          " belongs to no tenant: name it under `uids` of one in "
@@ -134,9 +168,17 @@ kj::Promise<void> TerraceService::open(OpenContext context) {
     ToRpc(NotAdmitted(peer_), context.getResults().initStatus());
     return kj::READY_NOW;
   }
+  Bound::Hold hold = load_->sessions.Take();
+  if (hold == nullptr) {
+    ToRpc(Status(StatusCode::kBusy, "a connection has at most 8 sessions: end one"),
+          context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
   auto request = std::make_shared<SessionRequest>();
+  request->hold = std::move(hold);
   request->tenant = peer_.tenant;
-  request->client_name = context.getParams().getClientName().cStr();
+  const capnp::Text::Reader name = context.getParams().getClientName();
+  request->client_name = ToUtf8({name.begin(), name.size()}, kClientNameBytesMax);
   request->pid = peer_.pid;
   request->pidfd = peer_.pidfd.Duplicate();
   const bool shared_memory = context.getParams().getLayoutVersion() == shm::kSessionLayoutVersion;
@@ -168,7 +210,9 @@ kj::Promise<void> TerraceService::open(OpenContext context) {
 
 kj::Promise<void> TerraceService::status(StatusContext context) {
   return OnShard<std::string>(context_.shard,
-                              [&at = context_]() { return StatusJson(at.status, at.shard); })
+                              [&at = context_, view = ViewOf(peer_)]() {
+                                return StatusJson(at.status, view, at.shard);
+                              })
       .then([context](kj::Own<std::string> json) mutable {
         context.getResults().setJson(json->c_str());
       });
@@ -180,7 +224,8 @@ kj::Promise<void> TerraceService::admin(AdminContext context) {
     return kj::READY_NOW;
   }
   ToRpc(Status::Ok(), context.getResults().initStatus());
-  context.getResults().setAdmin(kj::heap<AdminService>(context_.shard, peer_.tenant));
+  if (!admin_) admin_.emplace(kj::heap<AdminService>(context_.shard, peer_.tenant, load_));
+  context.getResults().setAdmin(*admin_);
   return kj::READY_NOW;
 }
 

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "daemon/control/session_service.h"
@@ -26,9 +27,10 @@ struct ServiceContext {
   StatusContext status;
 };
 
-class TerraceService final : public rpc::Terrace::Server {
+class TerraceService final : public CountedServer<rpc::Terrace> {
  public:
-  TerraceService(ServiceContext& context, Peer peer) : context_(context), peer_(std::move(peer)) {}
+  TerraceService(ServiceContext& context, Peer peer, std::shared_ptr<ConnectionLoad> load)
+      : CountedServer(std::move(load)), context_(context), peer_(std::move(peer)) {}
 
  protected:
   kj::Promise<void> open(OpenContext context) override;
@@ -38,7 +40,7 @@ class TerraceService final : public rpc::Terrace::Server {
  private:
   ServiceContext& context_;
   Peer peer_;
-  std::shared_ptr<ConnectionLoad> load_ = std::make_shared<ConnectionLoad>();
+  std::optional<rpc::Admin::Client> admin_;  // one a connection, however often it is asked for
 };
 
 }  // namespace terrace

@@ -60,6 +60,7 @@ class Shard::Impl {
     WaitId id = 0;
     std::string tenant;
     uint64_t epoch = 0;
+    int64_t deadline_ns = 0;  // 0: none
     std::function<void()> changed;
   };
 
@@ -106,10 +107,15 @@ Status Shard::Impl::Prepare() {
 void Shard::Impl::Run() {
   int64_t busy_ns = MonotonicNs();
   int64_t spin_ns = kSpinNsMax;
+  bool posted = false;
   for (uint32_t spins = 0; !stopping_.load(std::memory_order_acquire); ++spins) {
     const int64_t now_ns = MonotonicNs();
     bool busy = ServeRings(now_ns);
-    if (busy || spins % kPollEvery == 0) busy |= io_.poll() != 0;
+    // One at a time: what posts itself anew must not keep the rings waiting.
+    if (busy || posted || spins % kPollEvery == 0) {
+      posted = io_.poll_one() != 0;
+      busy |= posted;
+    }
     if (busy) WantTick(now_ns);
     ServeWaits(now_ns);
     ServeTime(now_ns);
@@ -175,7 +181,8 @@ void Shard::Impl::ServeWaits(int64_t now_ns) {
     const uint64_t epoch = tenant.store->descriptor_epoch();
     std::vector<DescriptorWait> changed;
     std::erase_if(descriptor_waits_, [&, &name = name](DescriptorWait& wait) {
-      if (wait.tenant != name || wait.epoch == epoch) return false;
+      const bool expired = wait.deadline_ns != 0 && wait.deadline_ns <= now_ns;
+      if (wait.tenant != name || (wait.epoch == epoch && !expired)) return false;
       changed.push_back(std::move(wait));
       return true;
     });
@@ -207,6 +214,7 @@ int64_t Shard::Impl::NextWake() const {
     if (session->rings != nullptr) sooner(session->rings->NextDeadline());
   }
   for (const SettledWait& wait : settled_waits_) sooner(wait.deadline_ns);
+  for (const DescriptorWait& wait : descriptor_waits_) sooner(wait.deadline_ns);
   return next;
 }
 
@@ -309,9 +317,13 @@ void Shard::Post(std::function<void()> work) { asio::post(impl_->io_, std::move(
 Result<SessionId> Shard::OpenSession(SessionRequest request) {
   ChunkStore* store = this->store(request.tenant);
   if (store == nullptr) return Status(StatusCode::kNotFound, "no tenant " + request.tenant);
-  if (impl_->sessions_.size() >= impl_->options_.session_count_max) {
-    return Status(StatusCode::kBusy, "all " + std::to_string(impl_->options_.session_count_max) +
-                                         " sessions are in use: end one");
+  const auto taken = std::count_if(impl_->sessions_.begin(), impl_->sessions_.end(),
+                                   [store](const auto& at) { return at.second->store == store; });
+  const size_t share =
+      std::max<size_t>(impl_->options_.session_count_max / impl_->tenants_.size(), 1);
+  if (static_cast<size_t>(taken) >= share) {
+    return Status(StatusCode::kBusy, "all " + std::to_string(share) + " sessions of tenant '" +
+                                         request.tenant + "' are in use: end one");
   }
   const SessionId id = impl_->next_session_++;
   auto session = std::make_unique<Impl::Session>();
@@ -412,10 +424,11 @@ Shard::WaitId Shard::WaitSettled(std::string_view tenant, int64_t deadline_ns,
   return id;
 }
 
-Shard::WaitId Shard::WaitDescriptors(std::string_view tenant, uint64_t epoch,
+Shard::WaitId Shard::WaitDescriptors(std::string_view tenant, uint64_t epoch, int64_t deadline_ns,
                                      std::function<void()> changed) {
   const WaitId id = impl_->next_wait_++;
-  impl_->descriptor_waits_.push_back({id, std::string(tenant), epoch, std::move(changed)});
+  impl_->descriptor_waits_.push_back(
+      {id, std::string(tenant), epoch, deadline_ns, std::move(changed)});
   return id;
 }
 

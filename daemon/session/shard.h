@@ -43,6 +43,8 @@ struct SessionRequest {
   std::string client_name;
   int pid = 0;
   UniqueFd pidfd;  // invalid: only the doorbell tells of the process' end
+  // What the session takes from elsewhere: it goes with the session, on the shard's thread.
+  std::shared_ptr<void> hold = nullptr;
 };
 
 struct SessionSummary {
@@ -65,12 +67,14 @@ class Shard {
   // Completes what waits with kUnavailable, marks every session closed, ends the thread.
   void Stop();
 
-  // Runs `work` on the shard's thread, in order.  After Stop it is dropped, not run.
+  // Runs `work` on the shard's thread, in order.  After Stop it is dropped, not run.  Between one
+  // and the next the rings are served: long work posts itself in slices.
   void Post(std::function<void()> work);
 
   // -- On the shard's thread only ----------------------------------------------------------------
 
-  // kBusy at the limit of sessions, kNotFound for an unknown tenant.
+  // kBusy at the tenant's share of the sessions, all of them parted equally; kNotFound for an
+  // unknown tenant.
   Result<SessionId> OpenSession(SessionRequest request);
   // REQUIRES: the session is open.
   Result<SessionDescriptors> Attach(SessionId session);
@@ -92,8 +96,10 @@ class Shard {
   // true; with `expired` set once `deadline_ns` has passed, and never after that.
   WaitId WaitSettled(std::string_view tenant, int64_t deadline_ns,
                      std::function<bool(bool expired)> look);
-  // Calls `changed` once the tenant's descriptor epoch is not `epoch`.
-  WaitId WaitDescriptors(std::string_view tenant, uint64_t epoch, std::function<void()> changed);
+  // Calls `changed` once the tenant's descriptor epoch is not `epoch`, or `deadline_ns` (0: none)
+  // has passed.
+  WaitId WaitDescriptors(std::string_view tenant, uint64_t epoch, int64_t deadline_ns,
+                         std::function<void()> changed);
   // Its function is dropped, not called; nothing happens when the wait is over.
   void CancelWait(WaitId wait);
 

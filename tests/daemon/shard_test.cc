@@ -409,6 +409,23 @@ TEST_F(ShardTest, TouchesOfNothingAreDropped) {
   EXPECT_EQ(On<uint64_t>([&] { return shard_->store("default")->stats().touches; }), 0u);
 }
 
+TEST_F(ShardTest, RingsAreServedBesideWorkThatPostsItself) {
+  auto client = Join();
+  std::atomic<bool> stop{false};
+  std::atomic<int> turns{0};
+  std::function<void()> again = [&] {
+    ++turns;
+    if (!stop.load()) shard_->Post(again);
+  };
+  shard_->Post(again);
+  while (turns.load() < 1000) std::this_thread::yield();
+  client->SetKey(1, 0, Key(1));
+  client->Push(client->Entry(shm::Op::kPrefetch, 1, 1));
+  EXPECT_TRUE(client->Next().has_value());
+  stop = true;
+  On<bool>([] { return true; });  // behind the last of them
+}
+
 TEST_F(ShardTest, StopClosesSessions) {
   auto client = Join();
   shard_->Stop();

@@ -152,7 +152,7 @@ def test_killed_daemons_socket_is_taken_over(daemon: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dram", "banana"], "use a size such as"),
+        (["--dram", "banana"], '--dram: "banana" is not a size'),
         (["--dram", "900GiB"], "free"),
         (["--policy", "fifo"], "gittins"),
         (["--config", "/nonexistent.toml"], "/nonexistent.toml"),

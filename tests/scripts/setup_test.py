@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import tomllib
 import unittest
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
 
 
 def setup(*arguments: str, os_release: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +62,16 @@ class PackageTables(unittest.TestCase):
                 ("libboost-json1.81-dev", "libboost-json1.83-dev"),
             },
         )
+
+
+class PythonRequirements(unittest.TestCase):
+    def test_the_wheel_is_built_with_what_the_environment_has(self) -> None:
+        pinned = (SCRIPTS / "requirements.txt").read_text().split()
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        for requirement in project["build-system"]["requires"]:
+            self.assertIn(requirement, pinned)
+        engine = [text for text in pinned if text.startswith("xllamacpp==")]
+        self.assertEqual(project["project"]["optional-dependencies"]["llama"][1:], engine)
 
 
 if __name__ == "__main__":

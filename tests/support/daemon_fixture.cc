@@ -1,12 +1,8 @@
 #include "tests/support/daemon_fixture.h"
 
 #include <poll.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -19,12 +15,6 @@ namespace terrace {
 namespace {
 
 constexpr int kReadyMs = 20'000;
-
-std::string Binary() {
-  const char* const folder = std::getenv("TERRACE_BIN");
-  TERRACE_CHECK(folder != nullptr);  // set by ctest; by hand: the build folder's bin
-  return std::string(folder) + "/terraced";
-}
 
 UniqueFd BindNotify(const std::string& path) {
   UniqueFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -48,30 +38,21 @@ DaemonFixture::DaemonFixture(std::vector<std::string> flags) : flags_(std::move(
 }
 
 DaemonFixture::~DaemonFixture() {
-  if (pid_ > 0) Kill();
+  if (process_.running()) Terminate();
   std::filesystem::remove_all(folder_);
 }
 
 void DaemonFixture::Start() {
-  TERRACE_CHECK(pid_ < 0);
-  std::vector<std::string> words{Binary(), "--socket", socket_, "--log-level", "warning"};
-  words.insert(words.end(), flags_.begin(), flags_.end());
-  std::vector<char*> arguments;
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  const std::string notify = folder_ + "/notify";
-  const pid_t parent = getpid();
-  pid_ = fork();
-  TERRACE_CHECK(pid_ >= 0);
-  if (pid_ == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) _exit(1);
-    setenv("NOTIFY_SOCKET", notify.c_str(), 1);
-    execv(arguments[0], arguments.data());
-    _exit(127);
-  }
+  TERRACE_CHECK(!process_.running());
+  ChildProcess::Spec spec{
+      .words = {ProgramPath("terraced"), "--socket", socket_, "--log-level", "warning"},
+      .environment = {{"NOTIFY_SOCKET", folder_ + "/notify"}}};
+  spec.words.insert(spec.words.end(), flags_.begin(), flags_.end());
+  process_ = ChildProcess(std::move(spec));
   AwaitReady();
 }
+
+void DaemonFixture::Terminate() { TERRACE_CHECK(process_.Terminate() == 0); }
 
 void DaemonFixture::AwaitReady() {
   for (;;) {
@@ -84,29 +65,5 @@ void DaemonFixture::AwaitReady() {
     if (text.find("READY=1") != std::string_view::npos) return;
   }
 }
-
-void DaemonFixture::Reap() {
-  int status = 0;
-  TERRACE_CHECK(waitpid(pid_, &status, 0) == pid_);
-  pid_ = -1;
-}
-
-void DaemonFixture::Kill() {
-  kill(pid_, SIGKILL);
-  Reap();
-}
-
-void DaemonFixture::Terminate() {
-  kill(pid_, SIGTERM);
-  Reap();
-}
-
-void DaemonFixture::Pause() {
-  kill(pid_, SIGSTOP);
-  int status = 0;
-  TERRACE_CHECK(waitpid(pid_, &status, WUNTRACED) == pid_ && WIFSTOPPED(status));
-}
-
-void DaemonFixture::Resume() { kill(pid_, SIGCONT); }
 
 }  // namespace terrace

@@ -1,16 +1,15 @@
 #pragma once
 
 // A terraced of a test's own: private socket, private memory, dead with the fixture at the latest.
-// The binary is found under $TERRACE_BIN (the tests' runner sets it).
+// One that ends otherwise than it is told to (a failed check, a sanitizer's find) ends the test.
 //
 // Threads: one owner.
-
-#include <sys/types.h>
 
 #include <string>
 #include <vector>
 
 #include "storage/base/fd.h"
+#include "tests/support/child_process.h"
 
 namespace terrace {
 
@@ -23,24 +22,23 @@ class DaemonFixture {
   DaemonFixture& operator=(const DaemonFixture&) = delete;
 
   const std::string& socket() const { return socket_; }
-  pid_t pid() const { return pid_; }
+  pid_t pid() const { return process_.pid(); }
 
   // After Kill or Terminate: a new one on the same socket.
   void Start();
-  void Kill();       // SIGKILL, and waits for its end
-  void Terminate();  // SIGTERM; answers once it has drained
-  void Pause();      // SIGSTOP; it no longer runs when this returns
-  void Resume();     // SIGCONT
+  void Kill() { process_.Kill(); }
+  void Terminate();  // answers once it has drained
+  void Pause() { process_.Pause(); }
+  void Resume() { process_.Resume(); }
 
  private:
-  void Reap();
   void AwaitReady();
 
   std::vector<std::string> flags_;
   std::string folder_;
   std::string socket_;
   UniqueFd notify_;  // where the daemon says READY=1
-  pid_t pid_ = -1;
+  ChildProcess process_;
 };
 
 }  // namespace terrace

@@ -11,17 +11,16 @@ BIN = pathlib.Path(os.environ["TERRACE_BIN"])
 
 
 class Terraced:
-    """Runs on a socket in ``folder``; 64 MiB in segments of 2 MiB."""
+    """Runs on a socket in ``folder``."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, dram: str = "64MiB", segment: str = "2MiB") -> None:
         self.socket = str(folder / "t.sock")
+        self.sizes = ["--dram", dram, "--segment", segment]
         self.start()
 
     def start(self) -> None:
         """Starts the process and waits until its socket is there."""
-        self.process = subprocess.Popen(
-            [BIN / "terraced", "--socket", self.socket, "--dram", "64MiB", "--segment", "2MiB"]
-        )
+        self.process = subprocess.Popen([BIN / "terraced", "--socket", self.socket, *self.sizes])
         deadline = time.monotonic() + 20
         while not pathlib.Path(self.socket).exists():
             assert self.process.poll() is None and time.monotonic() < deadline

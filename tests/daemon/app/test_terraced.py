@@ -1,0 +1,60 @@
+"""terraced's command line as a user sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BIN = Path(os.environ["TERRACE_BIN"])
+
+
+def terraced(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / "terraced", *arguments], capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--segment", "banana"],
+            'terraced: --segment: "banana" is not a size; write for example 32MiB, or auto\n',
+        ),
+        (
+            ["--index-slots", "1000"],
+            'terraced: --index-slots: "1000" is not "auto" or a power of two from 64 to 2^31\n',
+        ),
+        (["--frob"], "--frob"),
+        (["--dram"], "--dram"),
+        (["--config", "/none.toml"], "terraced: /none.toml: cannot be read"),
+        (["--config", "/tmp"], "terraced: /tmp: is a folder"),
+        (["--socket", "/tmp"], "terraced: socket = /tmp is there and is no socket"),
+        (["--socket", "/" + "x" * 120], "107 bytes"),
+        (["--socket", "/dev/null/t.sock"], "terraced: socket = /dev/null/t.sock"),
+    ],
+)
+def test_wrong_use_is_named(arguments: list[str], message: str) -> None:
+    ended = terraced(*arguments)
+    assert ended.returncode == 2
+    assert message in ended.stderr and ended.stdout == ""
+
+
+def test_a_refused_socket_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "t.sock").write_text("mine")
+    for name in ("t.sock", "x" * 120):
+        assert terraced("--socket", str(tmp_path / name)).returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["t.sock"]
+    assert (tmp_path / "t.sock").read_text() == "mine"
+
+
+def test_flags_are_checked_with_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "t.toml"
+    config.write_text('dram = "1GiB"\n[[tenant]]\nname = "a"\nuids = [1]\ndram = "512MiB"\n')
+    right = terraced("--check-config", "--config", str(config))
+    assert (right.returncode, right.stdout) == (0, "the configuration is right\n")
+    wrong = terraced("--check-config", "--config", str(config), "--dram", "512MiB")
+    assert wrong.returncode == 2 and "leave room for the default tenant" in wrong.stderr
