@@ -2,10 +2,11 @@
 
 #include <boost/json.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
-#include <iterator>
 
 #include "client/cli/cli.h"
+#include "storage/base/limits.h"
 
 namespace terrace {
 namespace {
@@ -35,28 +36,90 @@ json::object ToJson(const ListedChunk& chunk) {
           {"lease_left_ms", chunk.lease_left_ms}};
 }
 
-// A namespace that is there, under its own identity: looking at chunks never makes one.
-Result<std::shared_ptr<Namespace>> Open(Client& client, const std::string& label) {
+// "there are 'a', 'b'", to be read behind the name that is not among them.
+std::string NamesOf(const std::vector<ListedNamespace>& all) {
+  constexpr size_t kNamed = 5;
+  if (all.empty()) return "there is none yet, `terrace put` makes one";
+  std::string text = all.size() == 1 ? "there is" : "there are";
+  for (size_t i = 0; i < std::min(all.size(), kNamed); ++i) {
+    text += (i == 0 ? " '" : ", '") + all[i].identity.label + "'";
+  }
+  if (all.size() > kNamed) {
+    text += " and " + std::to_string(all.size() - kNamed) + " more, see `terrace namespaces`";
+  }
+  return text;
+}
+
+// kNotFound names what is not there, and what is.
+Result<ListedNamespace> FindNamespace(Client& client, const std::string& label) {
   const Result<std::vector<ListedNamespace>> all = client.Namespaces();
   if (!all.ok()) return all.status();
   for (const ListedNamespace& listed : *all) {
-    if (listed.identity.label == label) return client.Register(listed.identity);
+    if (listed.identity.label == label) return listed;
   }
-  return Status(StatusCode::kNotFound,
-                "no namespace '" + label + "': `terrace namespaces` lists those that are");
+  return Status(StatusCode::kNotFound, "no namespace '" + label + "': " + NamesOf(*all));
 }
 
-int Answer(const CliOptions& options, const char* done, const std::string& key, StatusCode status) {
-  if (options.json) {
-    const json::object out{{"key", key}, {"status", StatusCodeName(status)}};
-    std::printf("%s\n", json::serialize(out).c_str());
-  } else if (status == StatusCode::kOk) {
-    std::printf("%s %s\n", done, key.c_str());
-  } else {
-    std::fprintf(stderr, "terrace: %s: %s\n", key.c_str(),
-                 std::string(StatusCodeName(status)).c_str());
+// A namespace that is there, under its own identity: looking at chunks never makes one.
+Result<std::shared_ptr<Namespace>> Open(Client& client, const std::string& label) {
+  const Result<ListedNamespace> found = FindNamespace(client, label);
+  if (!found.ok()) return found.status();
+  return client.Register(found->identity);
+}
+
+// What happened to a key, in words that say what to do about it.
+Status EndOf(StatusCode code, const std::string& key, const std::string& label) {
+  std::string message = "chunk " + key + " of namespace '" + label + "'";
+  if (code == StatusCode::kNotFound) {
+    message += ": `terrace ls -n " + label + "` lists those that are there";
+  } else if (code == StatusCode::kExists) {
+    message += " is there or being written: remove it first with `terrace rm`";
+  } else if (code == StatusCode::kBusy) {
+    message += " is being written, or the pool is full: look at `terrace status` and try again";
+  } else if (code == StatusCode::kNoSpace) {
+    message += " finds no room: look at `terrace status` for what holds the pool";
   }
-  return status == StatusCode::kOk ? 0 : kExitFailure;
+  return Status(code, message);
+}
+
+int Answer(const CliOptions& options, const char* done, const std::string& key,
+           const Status& status) {
+  if (!status.ok()) {
+    if (!options.json) return Explain(options, status);
+    std::fprintf(stderr, "terrace: %s\n", status.ToString().c_str());
+  }
+  if (options.json) {
+    json::object out{{"key", key}, {"status", StatusCodeName(status.code())}};
+    if (!status.ok()) out["error"] = status.message();
+    std::printf("%s\n", json::serialize(out).c_str());
+  } else {
+    std::printf("%s %s\n", done, key.c_str());
+  }
+  if (status.ok()) return 0;
+  return status.code() == StatusCode::kInvalid ? kExitUsage : kExitFailure;
+}
+
+// A chunk's bytes from a file; kInvalid says why they can be none.
+Result<std::string> ReadPayload(const std::string& name) {
+  std::error_code error;
+  if (std::filesystem::is_directory(name, error)) {
+    return Status(StatusCode::kInvalid, "cannot read " + name + ": it is a folder");
+  }
+  std::ifstream file(name, std::ios::binary);
+  if (!file) {
+    return Status(StatusCode::kInvalid, "cannot read " + name + ": check the path and its mode");
+  }
+  // One byte more than fits, so that a longer file is known without being read to its end.
+  std::string bytes(kChunkBytesMax + 1, '\0');
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (file.bad()) return Status(StatusCode::kIoError, "cannot read " + name);
+  bytes.resize(static_cast<size_t>(file.gcount()));
+  if (bytes.empty()) return Status(StatusCode::kInvalid, name + " is empty: a chunk has bytes");
+  if (bytes.size() > kChunkBytesMax) {
+    return Status(StatusCode::kInvalid, name + " is longer than " + HumanBytes(kChunkBytesMax) +
+                                            ": cut it into several chunks");
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -65,7 +128,7 @@ int RunNamespaces(const CliOptions& options) {
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
   const Result<std::vector<ListedNamespace>> all = client->Namespaces();
-  if (!all.ok()) return Explain(all.status());
+  if (!all.ok()) return Explain(options, all.status());
   json::array out;
   for (const ListedNamespace& ns : *all) {
     if (options.json) {
@@ -95,12 +158,16 @@ int RunNamespaces(const CliOptions& options) {
 int RunList(const CliOptions& options, const std::string& label, uint32_t limit) {
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
+  if (!label.empty()) {
+    const Result<ListedNamespace> ns = FindNamespace(*client, label);
+    if (!ns.ok()) return Explain(options, ns.status());
+  }
   json::array out;
   uint64_t cursor = 0;
   uint32_t listed = 0;
   do {
     const Result<std::vector<ListedChunk>> chunks = client->List(&cursor, 1024);
-    if (!chunks.ok()) return Explain(chunks.status());
+    if (!chunks.ok()) return Explain(options, chunks.status());
     for (const ListedChunk& chunk : *chunks) {
       if (!label.empty() && chunk.namespace_label != label) continue;
       if (listed++ == limit) break;
@@ -118,11 +185,16 @@ int RunList(const CliOptions& options, const std::string& label, uint32_t limit)
 
 int RunStat(const CliOptions& options, const std::string& label, const std::string& text) {
   const Result<shm::ChunkKey> key = ParseKey(text);
-  if (!key.ok()) return Explain(key.status());
+  if (!key.ok()) return Explain(options, key.status());
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
+  const Result<ListedNamespace> ns = FindNamespace(*client, label);
+  if (!ns.ok()) return Explain(options, ns.status());
   const Result<ListedChunk> chunk = client->Describe(label, *key);
-  if (!chunk.ok()) return Explain(chunk.status());
+  if (!chunk.ok() && chunk.status().code() == StatusCode::kNotFound) {
+    return Explain(options, EndOf(StatusCode::kNotFound, text, label));
+  }
+  if (!chunk.ok()) return Explain(options, chunk.status());
   if (options.json) {
     std::printf("%s\n", json::serialize(ToJson(*chunk)).c_str());
     return 0;
@@ -142,42 +214,40 @@ int RunStat(const CliOptions& options, const std::string& label, const std::stri
 int RunGet(const CliOptions& options, const std::string& label, const std::string& text,
            const std::string& output) {
   const Result<shm::ChunkKey> key = ParseKey(text);
-  if (!key.ok()) return Explain(key.status());
+  if (!key.ok()) return Explain(options, key.status());
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
   const Result<std::shared_ptr<Namespace>> ns = Open(*client, label);
-  if (!ns.ok()) return Explain(ns.status());
+  if (!ns.ok()) return Explain(options, ns.status());
   GetOptions wanted;
   wanted.verify = true;
   std::vector<GetResult> got = (*ns)->Get(std::span(&*key, 1), wanted);
   if (got[0].status != StatusCode::kOk) {
-    return Answer(options, "got", text, got[0].status);
+    return Answer(options, "got", text, EndOf(got[0].status, text, label));
   }
   const std::span<const std::byte> bytes = got[0].pin.bytes();
   if (output.empty() || output == "-") {
-    return std::fwrite(bytes.data(), 1, bytes.size(), stdout) == bytes.size() ? 0 : kExitFailure;
+    std::fwrite(bytes.data(), 1, bytes.size(), stdout);  // FlushOutput says if it failed
+    return 0;
   }
   std::ofstream file(output, std::ios::binary | std::ios::trunc);
   file.write(reinterpret_cast<const char*>(bytes.data()),
              static_cast<std::streamsize>(bytes.size()));
   file.close();
   if (!file) {
-    return Explain(Status(StatusCode::kIoError,
+    return Explain(options,
+                   Status(StatusCode::kIoError,
                           "cannot write " + output + ": check the folder, its mode and its room"));
   }
-  return Answer(options, "got", text, StatusCode::kOk);
+  return Answer(options, "got", text, Status::Ok());
 }
 
 int RunPut(const CliOptions& options, const std::string& label, const std::string& text,
            const std::string& name) {
   const Result<shm::ChunkKey> key = ParseKey(text);
-  if (!key.ok()) return Explain(key.status());
-  std::ifstream file(name, std::ios::binary);
-  if (!file) {
-    return Explain(
-        Status(StatusCode::kInvalid, "cannot read " + name + ": check the path and its mode"));
-  }
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!key.ok()) return Explain(options, key.status());
+  const Result<std::string> bytes = ReadPayload(name);
+  if (!bytes.ok()) return Explain(options, bytes.status());
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
   Result<std::shared_ptr<Namespace>> ns = Open(*client, label);
@@ -186,9 +256,16 @@ int RunPut(const CliOptions& options, const std::string& label, const std::strin
     identity.label = label;
     ns = client->Register(identity);
   }
-  if (!ns.ok()) return Explain(ns.status());
-  const PutItem item{.key = *key, .payload = std::as_bytes(std::span(bytes))};
-  return Answer(options, "put", text, (*ns)->Put(std::span(&item, 1))[0]);
+  if (!ns.ok()) return Explain(options, ns.status());
+  const PutItem item{.key = *key, .payload = std::as_bytes(std::span(*bytes))};
+  const StatusCode code = (*ns)->Put(std::span(&item, 1))[0];
+  Status end = code == StatusCode::kOk ? Status::Ok() : EndOf(code, text, label);
+  if (code == StatusCode::kInvalid) {
+    end = Status(code, name + " has " + HumanBytes(bytes->size()) +
+                           ": a chunk has a little under half a segment of the pool at most, see "
+                           "`terrace status`");
+  }
+  return Answer(options, "put", text, end);
 }
 
 int RunRemove(const CliOptions& options, const std::string& label,
@@ -196,17 +273,19 @@ int RunRemove(const CliOptions& options, const std::string& label,
   std::vector<shm::ChunkKey> keys;
   for (const std::string& text : texts) {
     const Result<shm::ChunkKey> key = ParseKey(text);
-    if (!key.ok()) return Explain(key.status());
+    if (!key.ok()) return Explain(options, key.status());
     keys.push_back(*key);
   }
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
   const Result<std::shared_ptr<Namespace>> ns = Open(*client, label);
-  if (!ns.ok()) return Explain(ns.status());
+  if (!ns.ok()) return Explain(options, ns.status());
   const std::vector<StatusCode> ends = (*ns)->Remove(keys);
   int code = 0;
   for (size_t i = 0; i < ends.size(); ++i) {
-    code = std::max(code, Answer(options, "removed", texts[i], ends[i]));
+    const bool done = ends[i] == StatusCode::kOk;
+    code = std::max(code, Answer(options, "removed", texts[i],
+                                 done ? Status::Ok() : EndOf(ends[i], texts[i], label)));
   }
   return code;
 }
@@ -214,8 +293,10 @@ int RunRemove(const CliOptions& options, const std::string& label,
 int RunClear(const CliOptions& options, const std::string& label) {
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
+  const Result<ListedNamespace> ns = FindNamespace(*client, label);
+  if (!ns.ok()) return Explain(options, ns.status());
   const Result<uint64_t> chunks = client->ClearNamespace(label);
-  if (!chunks.ok()) return Explain(chunks.status());
+  if (!chunks.ok()) return Explain(options, chunks.status());
   if (options.json) {
     std::printf("%s\n",
                 json::serialize(json::object{{"namespace", label}, {"chunks", *chunks}}).c_str());
@@ -228,8 +309,10 @@ int RunClear(const CliOptions& options, const std::string& label) {
 int RunBump(const CliOptions& options, const std::string& label) {
   const std::unique_ptr<Client> client = ConnectOrExplain(options);
   if (client == nullptr) return kExitFailure;
+  const Result<ListedNamespace> ns = FindNamespace(*client, label);
+  if (!ns.ok()) return Explain(options, ns.status());
   const Status bumped = client->BumpEpoch(label);
-  if (!bumped.ok()) return Explain(bumped);
+  if (!bumped.ok()) return Explain(options, bumped);
   if (options.json) {
     std::printf("%s\n",
                 json::serialize(json::object{{"namespace", label}, {"status", "ok"}}).c_str());

@@ -1,11 +1,26 @@
 #include "client/cli/cli.h"
 
+#include <boost/json.hpp>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <vector>
 
 namespace terrace {
+namespace {
+
+// Who named the socket: where a wrong one is to be mended.
+std::string SocketOrigin(const CliOptions& options) {
+  if (!options.socket.empty()) return "this one is --socket's";
+  const char* const named = std::getenv("TERRACE_SOCKET");
+  if (named != nullptr && *named != '\0') return "this one is $TERRACE_SOCKET's";
+  return "this one is the default";
+}
+
+}  // namespace
 
 std::unique_ptr<Client> ConnectOrExplain(const CliOptions& options) {
   ClientOptions wanted;
@@ -14,13 +29,33 @@ std::unique_ptr<Client> ConnectOrExplain(const CliOptions& options) {
   wanted.reconnect = false;
   Result<std::unique_ptr<Client>> client = Client::Connect(wanted);
   if (client.ok()) return *std::move(client);
-  Explain(client.status());
+  Status why = client.status();
+  if (why.code() == StatusCode::kUnavailable) {
+    why =
+        Status(why.code(), why.message() + ": start terraced, or name its socket with --socket (" +
+                               SocketOrigin(options) + ")");
+  }
+  (void)Explain(options, why);
   return nullptr;
 }
 
-int Explain(const Status& status) {
+int Explain(const CliOptions& options, const Status& status) {
+  if (options.json) {
+    const boost::json::object out{{"status", StatusCodeName(status.code())},
+                                  {"error", status.message()}};
+    std::printf("%s\n", boost::json::serialize(out).c_str());
+  }
   std::fprintf(stderr, "terrace: %s\n", status.ToString().c_str());
   return status.code() == StatusCode::kInvalid ? kExitUsage : kExitFailure;
+}
+
+int FlushOutput(const CliOptions& options, int code) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  const std::string why = errno != 0 ? std::strerror(errno) : "an earlier write failed";
+  CliOptions text = options;
+  text.json = false;  // it could not be written either
+  return Explain(text, Status(StatusCode::kIoError, "cannot write to standard output: " + why));
 }
 
 namespace {

@@ -22,11 +22,15 @@ struct CliOptions {
   std::string version;  // of this program
 };
 
-// Connects, or says why not on stderr and answers null.
+// Connects, or explains why not and answers null.
 std::unique_ptr<Client> ConnectOrExplain(const CliOptions& options);
 
-// "terrace: <message>" on stderr; answers the exit code.
-int Explain(const Status& status);
+// "terrace: <message>" on stderr; with --json {"status", "error"} of the same words on stdout too.
+// Answers the exit code.
+int Explain(const CliOptions& options, const Status& status);
+
+// Writes out what was printed.  Answers `code`, or explains why it could not be written.
+int FlushOutput(const CliOptions& options, int code);
 
 // A key as people write it: hex digits, or text:WORDS for their bytes; @PART behind it.
 Result<shm::ChunkKey> ParseKey(std::string_view text);

@@ -25,7 +25,8 @@ void DeclareLooking(CLI::App& app, Arguments& a) {
   CLI::App* status = app.add_subcommand("status", "tiers, sessions and warnings");
   status->add_flag("--watch", a.watch, "again and again, until Ctrl-C");
   status->add_option("--interval", a.seconds, "seconds between looks")
-      ->check(CLI::Range(0.1, 3600.0));
+      ->check(CLI::Range(0.1, 3600.0))
+      ->type_name("SECONDS");
   status->callback([&a] { a.exit_code = RunStatus(a.options, a.watch, a.seconds); });
 
   app.add_subcommand("namespaces", "the tenant's namespaces")->callback([&a] {
@@ -33,7 +34,7 @@ void DeclareLooking(CLI::App& app, Arguments& a) {
   });
   CLI::App* list = app.add_subcommand("ls", "chunks");
   list->add_option("-n,--namespace", a.label, "only those of this namespace");
-  list->add_option("--limit", a.limit, "at most so many (100)");
+  list->add_option("--limit", a.limit, "at most so many (100)")->check(CLI::Range(1u, UINT32_MAX));
   list->callback([&a] { a.exit_code = RunList(a.options, a.label, a.limit); });
 
   CLI::App* stat = app.add_subcommand("stat", "one chunk: state, place, worth, lease");
@@ -76,11 +77,18 @@ void DeclareMoving(CLI::App& app, Arguments& a) {
 int Run(int argc, char** argv) {
 #ifdef TERRACE_HAS_BENCH
   // Its workloads have flags of their own.
-  if (argc > 1 && std::string_view(argv[1]) == "bench") return RunBench(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "bench") {
+    return FlushOutput({}, RunBench(argc - 1, argv + 1));
+  }
 #endif
   CLI::App app{"terrace looks inside terraced"};
   app.set_version_flag("--version", std::string("terrace ") + TERRACE_VERSION);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);  // a wrong word is to be named before the lack of a right one
+  app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
+    const std::vector<CLI::App*> commands = failed->get_subcommands();
+    const std::string command = commands.empty() ? "" : commands.front()->get_name() + " ";
+    return "terrace: " + std::string(error.what()) + ": see `terrace " + command + "--help`\n";
+  });
   app.fallthrough();
   Arguments arguments;
   arguments.options.version = TERRACE_VERSION;
@@ -94,10 +102,19 @@ int Run(int argc, char** argv) {
 #endif
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    // A word that nobody knows is the nearer mistake: what lacks may well be behind it.
+    const std::vector<std::string> unknown = app.remaining(true);
+    if (unknown.empty()) return app.exit(error) == 0 ? 0 : kExitUsage;
+    return app.exit(CLI::ExtrasError(app.get_name(), unknown)) == 0 ? 0 : kExitUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
-  return arguments.exit_code;
+  if (app.get_subcommands().empty()) {
+    return Explain(arguments.options,
+                   Status(StatusCode::kInvalid, "no command: see `terrace --help`"));
+  }
+  return FlushOutput(arguments.options, arguments.exit_code);
 }
 
 }  // namespace

@@ -149,12 +149,13 @@ int RunStatus(const CliOptions& options, bool watch, double seconds) {
   if (watch) watching.emplace();
   do {
     const Result<std::string> text = client->StatusJson();
-    if (!text.ok()) return Explain(text.status());
+    if (!text.ok()) return Explain(options, text.status());
     if (watch && !options.json) std::printf("\033[H\033[J");
     if (options.json) {
       std::printf("%s\n", text->c_str());
     } else if (!PrintAnswer(*text)) {
-      return Explain(Status(StatusCode::kCorrupt,
+      return Explain(options,
+                     Status(StatusCode::kCorrupt,
                             "the daemon's status has another shape: run terraced and terrace of "
                             "one version, or use --json"));
     }

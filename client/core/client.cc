@@ -10,15 +10,24 @@
 namespace terrace {
 namespace {
 
-std::string SocketPath(const ClientOptions& options) {
-  if (!options.socket.empty()) return options.socket;
+constexpr const char* kMachinesSocket = "/run/terrace/terraced.sock";
+
+// Where a daemon may serve, the nearest first: the user's own, then the machine's.
+std::vector<std::string> SocketPaths(const ClientOptions& options) {
+  if (!options.socket.empty()) return {options.socket};
   const char* const named = std::getenv("TERRACE_SOCKET");
-  if (named != nullptr && *named != '\0') return named;
+  if (named != nullptr && *named != '\0') return {named};
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (runtime != nullptr && *runtime != '\0') {
-    return std::string(runtime) + "/terrace/terraced.sock";
+  if (runtime == nullptr || *runtime == '\0') return {kMachinesSocket};
+  return {std::string(runtime) + "/terrace/terraced.sock", kMachinesSocket};
+}
+
+Sockets FindSockets(const ClientOptions& options) {
+  Sockets found{.paths = SocketPaths(options), .words = {}};
+  for (const std::string& path : found.paths) {
+    found.words += (found.words.empty() ? "" : " or ") + path;
   }
-  return "/run/terrace/terraced.sock";
+  return found;
 }
 
 ClientOptions Complete(ClientOptions options) {
@@ -32,9 +41,9 @@ ClientOptions Complete(ClientOptions options) {
 
 ClientState::ClientState(ClientOptions options)
     : options_(Complete(std::move(options))),
-      socket_(SocketPath(options_)),
+      sockets_(FindSockets(options_)),
       of_process_(new OfProcess{.process = ProcessGeneration(),
-                                .connection = Connection::Start(options_, socket_)}) {}
+                                .connection = Connection::Start(options_, sockets_)}) {}
 
 ClientState::~ClientState() {
   OfProcess* const mine = of_process_.load(std::memory_order_acquire);
@@ -46,9 +55,12 @@ ClientState::~ClientState() {
 Connection& ClientState::connection() {
   OfProcess* mine = of_process_.load(std::memory_order_acquire);
   const uint64_t process = ProcessGeneration();
-  if (mine->process == process) return *mine->connection;
+  if (mine->process == process) {
+    mine->connection->EnsureStarted();
+    return *mine->connection;
+  }
   auto fresh = std::make_unique<OfProcess>(
-      OfProcess{.process = process, .connection = Connection::Start(options_, socket_)});
+      OfProcess{.process = process, .connection = Connection::Start(options_, sockets_)});
   if (!of_process_.compare_exchange_strong(mine, fresh.get(), std::memory_order_acq_rel)) {
     fresh->connection->Stop();  // another thread was first
     return *mine->connection;

@@ -33,9 +33,11 @@
 namespace terrace {
 
 struct ClientOptions {
-  std::string socket;  // empty: $TERRACE_SOCKET, else $XDG_RUNTIME_DIR/terrace/terraced.sock, else
-                       // /run/terrace/terraced.sock
+  // Empty: $TERRACE_SOCKET; without that each attempt to connect tries
+  // $XDG_RUNTIME_DIR/terrace/terraced.sock, then /run/terrace/terraced.sock.
+  std::string socket;
   std::string client_name = {};  // for status; empty: the process' name
+  // How long Connect and a forked child's first call wait; connecting itself goes on behind.
   int64_t connect_timeout_ns = 2'000'000'000;
   bool reconnect = true;
   // False: the payloads travel in messages, as they do when the daemon's layout is of another
@@ -95,7 +97,9 @@ struct GetResult {
 struct GetOptions {
   int64_t timeout_ns = 1'000'000'000;
   bool wait_for_filling = false;  // a key that another process is writing is waited for
-  bool verify = false;            // hash the bytes before answering
+  // Hash the bytes before answering.  Those that differ are kCorrupt, and the chunk is removed, so
+  // that it is absent from now on and a put heals it.
+  bool verify = false;
 };
 
 struct PutItem {
@@ -117,7 +121,7 @@ class PutTicket {
     std::byte* payload = nullptr;  // in the daemon's memory, payload_bytes long, 4 KiB-aligned
   };
 
-  PutTicket() = default;
+  PutTicket();
   PutTicket(PutTicket&&) noexcept;
   PutTicket& operator=(PutTicket&&) noexcept;
   ~PutTicket();
@@ -177,7 +181,7 @@ class Namespace {
   // BeginPut, fill, commit.  kExists is success of another kind: the key is there or on its way.
   std::vector<StatusCode> Put(std::span<const PutItem> items, int64_t timeout_ns = 30'000'000'000);
 
-  // Sends the claims and returns; several tickets may be in flight, up to 64 requests a process.  1
+  // Sends the claims and returns; several tickets may be in flight, up to 63 requests a process.  1
   // to 256 keys, else kInvalid.  Without shared memory the ticket fills buffers of this process,
   // and the claims are taken with the commit.
   Result<PutTicket> BeginPut(std::span<const PutRequest> requests,
@@ -224,6 +228,7 @@ class Client {
   ~Client();
 
   bool available() const;
+  // Where it looks for the daemon: a path, or two in words.
   const std::string& socket() const;
 
   // kInvalid names the field in which a namespace registered earlier under this label differs.

@@ -19,14 +19,14 @@ class ClientState {
   explicit ClientState(ClientOptions options);
   ~ClientState();
 
-  // Of this process.  In a child's first call: connects, waiting up to the connect timeout.
+  // Of this process.  In a child's first call: connects, waiting up to the connect timeout.  One
+  // whose thread the system refused before is started again.
   Connection& connection();
 
   // Ends this process' connection: every call answers kUnavailable.
   void Stop();
 
-  const std::string& socket() const { return socket_; }
-  const ClientOptions& options() const { return options_; }
+  const std::string& socket() const { return sockets_.words; }
 
  private:
   struct OfProcess {
@@ -35,8 +35,8 @@ class ClientState {
   };
 
   // Constant after construction.
-  ClientOptions options_;
-  std::string socket_;
+  const ClientOptions options_;
+  const Sockets sockets_;
 
   std::atomic<OfProcess*> of_process_;
 };
@@ -53,7 +53,7 @@ struct Namespace::Impl {
 
   NamespaceState& state();
   // Null while there is no daemon.
-  const NamespaceAttachment* current() { return state().current(); }
+  const NamespaceAttachment* current();
   // The attachment's id has gone stale: a new one is asked for in the background.
   void Renew();
 

@@ -4,7 +4,10 @@
 // maps segments as they come, registers namespaces again after a reconnect, and carries the control
 // calls of other threads.  It blocks every signal.
 //
-// away --connect, open, attach--> available --disconnect--> away (again after 10 ms ... 1 s)
+// away --connect, open, attach--> available --disconnect--> away (again after 20 ms ... 1 s)
+//
+// A process short of descriptors or memory for the loop is away as well, and tried again like a
+// daemon that does not answer; one short of threads is tried again by whoever asks next.
 //
 // Threads: public methods from any thread; Link is touched on the library's thread only.
 
@@ -50,6 +53,12 @@ class Delivery {
 template <typename T>
 using Delivered = kj::Promise<Delivery<T>>;
 
+// Where daemons may serve.
+struct Sockets {
+  std::vector<std::string> paths;  // at least one; each attempt tries them in this order
+  std::string words;               // all of them, for messages
+};
+
 // A connection that is up.
 struct Link {
   rpc::Terrace::Client terrace;
@@ -59,10 +68,12 @@ struct Link {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  static std::shared_ptr<Connection> Start(const ClientOptions& options, std::string socket);
+  static std::shared_ptr<Connection> Start(const ClientOptions& options, Sockets sockets);
   // REQUIRES: Stop was called.
   ~Connection();
 
+  // Starts the library's thread if the system refused it before; costs a load when it runs.
+  void EnsureStarted();
   // Ends the session and the thread; every call answers kUnavailable from now on.
   void Stop();
 
@@ -87,11 +98,18 @@ class Connection : public std::enable_shared_from_this<Connection> {
   class Loop;  // connection_loop.h
   friend class Loop;
 
-  Connection(const ClientOptions& options, std::string socket)
-      : options_(options), socket_(std::move(socket)) {}
+  Connection(const ClientOptions& options, Sockets sockets)
+      : options_(options), sockets_(std::move(sockets)) {}
 
-  // False once stopped: the work is dropped.
+  // The thread's body.
+  void Run();
+  // While there is no loop: answers what is posted with null, for `pause_ns` or until Stop.
+  void RunWithoutLoop(int64_t pause_ns);
+  void Lost(const Status& why);
+  // False without a thread: the work is dropped.
   bool Post(Work work);
+  // What a call answers while there is no daemon: kUnavailable, with the socket and the reason.
+  Status Away();
   static void WaitTimed(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
                         int64_t until_ns, const std::function<bool()>& done);
   void AddCall(kj::Promise<void> call);
@@ -101,10 +119,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // Constant after Start.
   const ClientOptions options_;
-  const std::string socket_;
-  UniqueFd wake_;  // an eventfd: work was posted
-  std::thread thread_;
+  const Sockets sockets_;
 
+  std::atomic<bool> started_{false};
   std::atomic<bool> available_{false};
   std::atomic<bool> housekeeping_wanted_{false};
 
@@ -114,6 +131,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::deque<Work> posted_;
   bool stopping_ = false;
   bool stopped_ = false;
+  UniqueFd wake_;  // an eventfd: work was posted; constant once started
+  std::thread thread_;
   Status why_away_{StatusCode::kUnavailable, "not connected yet"};
   std::vector<std::weak_ptr<NamespaceState>> namespaces_;
 
@@ -128,6 +147,10 @@ struct Connection::Answer {
   std::condition_variable changed;
   std::optional<Result<T>> result;
 
+  bool finished() {
+    const std::lock_guard lock(mutex);
+    return result.has_value();
+  }
   void Finish(Result<T> value) {
     const std::lock_guard lock(mutex);
     if (result.has_value()) return;
@@ -140,10 +163,9 @@ template <typename T>
 Result<T> Connection::Call(std::function<Delivered<T>(Link&)> start, int64_t timeout_ns) {
   const int64_t until_ns = MonotonicNs() + timeout_ns;
   auto answer = std::make_shared<Answer<T>>();
-  const Status away(StatusCode::kUnavailable, "no daemon answers at " + socket_);
-  const bool posted = Post([this, answer, away, start = std::move(start)](Link* link) {
-    if (link == nullptr) return answer->Finish(away);
-    AddCall(start(*link)
+  const bool posted = Post([this, answer, start = std::move(start)](Link* link) {
+    if (link == nullptr) return answer->Finish(Away());
+    AddCall(kj::evalNow([&] { return start(*link); })
                 .then([answer](Delivery<T>&& made) { answer->Finish(std::move(made).Take()); },
                       [answer](kj::Exception&& failed) {
                         const bool lost = failed.getType() == kj::Exception::Type::DISCONNECTED;
@@ -151,13 +173,16 @@ Result<T> Connection::Call(std::function<Delivered<T>(Link&)> start, int64_t tim
                             Status(lost ? StatusCode::kUnavailable : StatusCode::kInvalid,
                                    failed.getDescription().cStr()));
                       })
-                .attach(kj::defer([answer, away] { answer->Finish(away); })));
+                .attach(kj::defer([this, answer] {
+                  if (!answer->finished()) answer->Finish(Away());
+                })));
   });
-  if (!posted) return away;
+  if (!posted) return Away();
   std::unique_lock lock(answer->mutex);
   WaitTimed(lock, answer->changed, until_ns, [&] { return answer->result.has_value(); });
   if (!answer->result.has_value()) {
-    return Status(StatusCode::kDeadline, "the daemon at " + socket_ + " did not answer in time");
+    return Status(StatusCode::kDeadline,
+                  "the daemon at " + sockets_.words + " did not answer in time");
   }
   return *std::move(answer->result);
 }

@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 
+#include "client/core/backoff.h"
 #include "client/core/rpc_convert.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
@@ -17,8 +19,8 @@
 namespace terrace {
 namespace {
 
-constexpr int64_t kBackoffNsMin = 10 * kNsPerMs;
-constexpr int64_t kBackoffNsMax = kNsPerSecond;
+// How long one step of connecting may take before the connection is given up.
+constexpr int64_t kStepNsMax = kCallTimeoutNs;
 // How long a new connection may look for segments before it counts as available.
 constexpr int64_t kFirstSegmentsNs = 200 * kNsPerMs;
 // After a segment could not be mapped (no address space, no descriptor): not at once again.
@@ -47,6 +49,19 @@ kj::AsyncIoContext SetUpIo() {
   return kj::setupAsyncIo();
 }
 
+// One end of a stream that its descriptor's owner closes later.  Copies that forked children hold
+// do not keep it open.
+class ShutDown {
+ public:
+  explicit ShutDown(int fd) : fd_(fd) {}
+  ShutDown(const ShutDown&) = delete;
+  ShutDown& operator=(const ShutDown&) = delete;
+  ~ShutDown() { shutdown(fd_, SHUT_RDWR); }
+
+ private:
+  const int fd_;
+};
+
 Result<UniqueFd> ConnectSocket(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -55,7 +70,9 @@ Result<UniqueFd> ConnectSocket(const std::string& path) {
   }
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.valid()) return ErrnoStatus("socket", errno);
+  if (!fd.valid()) {
+    return Status(StatusCode::kUnavailable, ErrnoStatus("socket", errno).message());
+  }
   if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
     return Status(StatusCode::kUnavailable,
                   "no daemon answers at " + path + ": " + std::strerror(errno));
@@ -63,13 +80,27 @@ Result<UniqueFd> ConnectSocket(const std::string& path) {
   return fd;
 }
 
+// The first that somebody serves; else the last one's failure, naming them all.
+Result<UniqueFd> ConnectAny(const std::vector<std::string>& paths) {
+  std::string earlier;
+  for (size_t i = 0;; ++i) {
+    Result<UniqueFd> fd = ConnectSocket(paths[i]);
+    if (fd.ok()) return fd;
+    if (i + 1 == paths.size()) {
+      return Status(fd.status().code(), earlier + fd.status().message());
+    }
+    earlier += fd.status().message() + "; ";
+  }
+}
+
 kj::TimePoint In(kj::Timer& timer, int64_t ns) { return timer.now() + ns * kj::NANOSECONDS; }
 
 }  // namespace
 
 struct Connection::Loop::Wire {
-  explicit Wire(kj::Own<kj::AsyncCapabilityStream> connected)
+  Wire(kj::Own<kj::AsyncCapabilityStream> connected, int fd)
       : stream(kj::mv(connected)),
+        shut_down(fd),
         network(*stream, kDescriptorsPerMessageMax, capnp::rpc::twoparty::Side::CLIENT),
         system(capnp::makeRpcClient(network)) {}
 
@@ -81,6 +112,7 @@ struct Connection::Loop::Wire {
   }
 
   kj::Own<kj::AsyncCapabilityStream> stream;
+  ShutDown shut_down;  // after the network's last words, before the stream is closed
   capnp::TwoPartyVatNetwork network;
   capnp::RpcSystem<capnp::rpc::twoparty::VatId> system;
 };
@@ -96,20 +128,20 @@ Connection::Loop::Loop(Connection& owner)
 
 void Connection::Loop::Run() {
   tasks_.add(WatchPosted());
-  int64_t backoff_ns = kBackoffNsMin;
+  Backoff backoff;
   while (!stopping_) {
-    bool served = false;
+    served_ = false;
     Status why(StatusCode::kUnavailable, "the connection was lost");
     try {
       why = Serve();
     } catch (const kj::Exception& exception) {
       why = Status(StatusCode::kUnavailable, exception.getDescription().cStr());
+    } catch (const std::exception& exception) {
+      why = Status(StatusCode::kUnavailable, exception.what());
     }
-    served = owner_.available();
-    Lost(why);
-    if (stopping_ || (served && !owner_.options_.reconnect)) break;
-    backoff_ns = served ? kBackoffNsMin : std::min(backoff_ns * 2, kBackoffNsMax);
-    PauseBefore(backoff_ns);
+    owner_.Lost(why);
+    if (stopping_ || (served_ && !owner_.options_.reconnect)) break;
+    PauseBefore(backoff.NextNs(served_));
   }
   // Without reconnect the posted work is still answered until Stop.
   if (!stopping_) stopped_.addBranch().wait(io_.waitScope);
@@ -121,17 +153,19 @@ T Connection::Loop::Within(kj::Promise<T> promise) {
   auto stopped = stopped_.addBranch().then(
       []() -> kj::Promise<T> { return KJ_EXCEPTION(DISCONNECTED, "the client is closing"); });
   return io_.provider->getTimer()
-      .timeoutAfter(owner_.options_.connect_timeout_ns * kj::NANOSECONDS,
-                    promise.exclusiveJoin(kj::mv(stopped)))
+      .timeoutAfter(kStepNsMax * kj::NANOSECONDS, promise.exclusiveJoin(kj::mv(stopped)))
       .wait(io_.waitScope);
 }
 
 Status Connection::Loop::Serve() {
-  Result<UniqueFd> fd = ConnectSocket(owner_.socket_);
-  if (!fd.ok()) return fd.status();
+  Result<UniqueFd> connected = ConnectAny(owner_.sockets_.paths);
+  if (!connected.ok()) return connected.status();
+  const int fd = connected->get();
   using Wrap = kj::LowLevelAsyncIoProvider;
   Wire wire(io_.lowLevelProvider->wrapUnixSocketFd(
-      fd->Release(), Wrap::TAKE_OWNERSHIP | Wrap::ALREADY_CLOEXEC | Wrap::ALREADY_NONBLOCK));
+                connected->Release(),
+                Wrap::TAKE_OWNERSHIP | Wrap::ALREADY_CLOEXEC | Wrap::ALREADY_NONBLOCK),
+            fd);
   // The link's capabilities and the calls go before the wire.
   const auto unlinked = kj::defer([this] {
     owner_.calls_ = nullptr;
@@ -151,6 +185,7 @@ Status Connection::Loop::Serve() {
     auto enough = io_.provider->getTimer().afterDelay(kFirstSegmentsNs * kj::NANOSECONDS);
     first.exclusiveJoin(kj::mv(enough)).exclusiveJoin(lost.addBranch()).wait(io_.waitScope);
   }
+  served_ = true;
   {
     const std::lock_guard lock(owner_.mutex_);
     owner_.available_.store(true, std::memory_order_release);
@@ -159,7 +194,7 @@ Status Connection::Loop::Serve() {
   auto ended = lost.addBranch().exclusiveJoin(stopped_.addBranch());
   if (link_->mapped != nullptr) ended = ended.exclusiveJoin(PollSegments(false));
   ended.wait(io_.waitScope);
-  return Status(StatusCode::kUnavailable, "the daemon at " + owner_.socket_ + " went away");
+  return Status(StatusCode::kUnavailable, "the daemon at " + owner_.sockets_.words + " went away");
 }
 
 Status Connection::Loop::OpenSession(Wire& wire) {
@@ -195,9 +230,13 @@ Status Connection::Loop::Attach(uint64_t boot_epoch) {
   if (!index_map.ok()) return index_map.status();
   Result<Mapping> memory_map = Mapping::MapReadWrite(memory_fd, attached.getMemoryBytes());
   if (!memory_map.ok()) return memory_map.status();
+  UniqueFd own_doorbell(fcntl(doorbell_fd, F_DUPFD_CLOEXEC, 0));
+  if (!own_doorbell.valid()) {
+    return Status(StatusCode::kUnavailable, ErrnoStatus("doorbell", errno).message());
+  }
   Session::Parts parts{.index = *std::move(index_map),
                        .memory = *std::move(memory_map),
-                       .doorbell = UniqueFd(fcntl(doorbell_fd, F_DUPFD_CLOEXEC, 0)),
+                       .doorbell = std::move(own_doorbell),
                        .boot_epoch = boot_epoch};
   auto wake = [weak = owner_.weak_from_this()] {
     const std::shared_ptr<Connection> connection = weak.lock();
@@ -270,15 +309,6 @@ kj::Promise<bool> Connection::Loop::MapSegments() {
         })
         .attach(kj::mv(reply));
   });
-}
-
-void Connection::Loop::Lost(const Status& why) {
-  const std::lock_guard lock(owner_.mutex_);
-  owner_.why_away_ = why;
-  for (const auto& weak : owner_.namespaces_) {
-    if (const auto state = weak.lock()) state->Detach();
-  }
-  owner_.changed_.notify_all();
 }
 
 void Connection::Loop::PauseBefore(int64_t backoff_ns) {

@@ -31,14 +31,13 @@ class Connection::Loop final : private kj::TaskSet::ErrorHandler {
   void RegisterAll();
   kj::Promise<void> PollSegments(bool once);
   kj::Promise<bool> MapSegments();
-  void Lost(const Status& why);
   void PauseBefore(int64_t backoff_ns);
 
   kj::Promise<void> WatchPosted();
   void RunPosted();
   void Housekeep();
 
-  // `promise`, or an exception at the connect timeout or on Stop.
+  // `promise`, or an exception after kStepNsMax or on Stop.
   template <typename T>
   T Within(kj::Promise<T> promise);
 
@@ -51,7 +50,8 @@ class Connection::Loop final : private kj::TaskSet::ErrorHandler {
   kj::ForkedPromise<void> stopped_;
   bool stopping_ = false;
 
-  // Of the connection that is up.
+  // Of the connection that is up, or was last.
+  bool served_ = false;  // it became available
   std::unique_ptr<Link> link_;
   uint64_t segments_epoch_ = 0;
   bool housekeeping_ = false;  // a call is scheduled

@@ -50,7 +50,9 @@ class GetBatch {
     // The last key first: of a chain that is too long to keep, the head stays.
     std::erase(touches_, 0u);
     const Session::Use use(session_);
-    if (use.ok()) session_.touches().PushReversed(touches_);
+    if (!use.ok()) return std::move(results_);
+    session_.touches().PushReversed(touches_);
+    session_.Remove(damaged_, at_.ref.id);
     return std::move(results_);
   }
 
@@ -84,6 +86,7 @@ class GetBatch {
     results_[i].status = StatusCode::kCorrupt;
     results_[i].pin.Release();
     touches_[i] = 0;
+    damaged_.push_back(EntryOf(keys_[i]));
   }
 
   void Ask(std::span<const size_t> asked) {
@@ -131,6 +134,7 @@ class GetBatch {
   std::vector<GetResult> results_;
   std::vector<uint64_t> touches_;  // by key; 0: none
   std::vector<size_t> ask_;        // indexes of keys
+  std::vector<shm::KeyEntry> damaged_;
 };
 
 }  // namespace
@@ -164,6 +168,13 @@ NamespaceState& Namespace::Impl::state() {
   return *state;
 }
 
+const NamespaceAttachment* Namespace::Impl::current() {
+  const NamespaceAttachment* const at = state().current();
+  // While the system refuses the library its thread, only callers can ask for it again.
+  if (at == nullptr) static_cast<void>(client->connection());
+  return at;
+}
+
 void Namespace::Impl::Renew() {
   static_cast<void>(state());  // of this process
   client->connection().Renew(of_process.load(std::memory_order_acquire)->state);
@@ -185,7 +196,9 @@ MatchResult Namespace::Match(std::span<const shm::ChunkKey> keys) const {
     return result;
   }
   if (at->session == nullptr) {
-    return RemoteCalls{impl_->client->connection(), at->ref.id}.Match(keys);
+    result = RemoteCalls{impl_->client->connection(), at->ref.id}.Match(keys);
+    if (result.status == StatusCode::kStale) impl_->Renew();
+    return result;
   }
   const Session::Use use(*at->session);
   if (!use.ok()) {
@@ -248,10 +261,10 @@ std::vector<GetResult> Namespace::Get(std::span<const shm::ChunkKey> keys,
     for (GetResult& result : results) result.status = StatusCode::kUnavailable;
     return results;
   }
-  if (at->session == nullptr) {
-    return RemoteCalls{impl_->client->connection(), at->ref.id}.Get(keys, options);
-  }
-  std::vector<GetResult> results = GetBatch(*at, keys, options).Run();
+  std::vector<GetResult> results =
+      at->session != nullptr
+          ? GetBatch(*at, keys, options).Run()
+          : RemoteCalls{impl_->client->connection(), at->ref.id}.Get(keys, options);
   const auto stale = [](const GetResult& result) { return result.status == StatusCode::kStale; };
   if (std::any_of(results.begin(), results.end(), stale)) impl_->Renew();
   return results;

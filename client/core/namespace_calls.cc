@@ -52,11 +52,11 @@ std::vector<StatusCode> Namespace::Prefetch(std::span<const shm::ChunkKey> keys,
                                             int64_t timeout_ns) {
   const NamespaceAttachment* const at = impl_->current();
   if (at == nullptr) return std::vector<StatusCode>(keys.size(), StatusCode::kUnavailable);
-  if (at->session == nullptr) {
-    return RemoteCalls{impl_->client->connection(), at->ref.id}.Prefetch(keys, timeout_ns);
-  }
+  const KeyCall call{.op = shm::Op::kPrefetch, .timeout_ns = timeout_ns, .argument = 0};
   std::vector<StatusCode> codes =
-      CallEachKey(*at, keys, {.op = shm::Op::kPrefetch, .timeout_ns = timeout_ns, .argument = 0});
+      at->session != nullptr
+          ? CallEachKey(*at, keys, call)
+          : RemoteCalls{impl_->client->connection(), at->ref.id}.Prefetch(keys, timeout_ns);
   if (AnyStale(codes)) impl_->Renew();
   return codes;
 }
@@ -64,10 +64,9 @@ std::vector<StatusCode> Namespace::Prefetch(std::span<const shm::ChunkKey> keys,
 std::vector<StatusCode> Namespace::Remove(std::span<const shm::ChunkKey> keys) {
   const NamespaceAttachment* const at = impl_->current();
   if (at == nullptr) return std::vector<StatusCode>(keys.size(), StatusCode::kUnavailable);
-  if (at->session == nullptr) {
-    return RemoteCalls{impl_->client->connection(), at->ref.id}.Remove(keys);
-  }
-  std::vector<StatusCode> codes = CallEachKey(*at, keys, {.op = shm::Op::kRemove});
+  std::vector<StatusCode> codes =
+      at->session != nullptr ? CallEachKey(*at, keys, {.op = shm::Op::kRemove})
+                             : RemoteCalls{impl_->client->connection(), at->ref.id}.Remove(keys);
   if (AnyStale(codes)) impl_->Renew();
   return codes;
 }
@@ -75,12 +74,12 @@ std::vector<StatusCode> Namespace::Remove(std::span<const shm::ChunkKey> keys) {
 std::vector<StatusCode> Namespace::Lease(std::span<const shm::ChunkKey> keys, int64_t ttl_ns) {
   const NamespaceAttachment* const at = impl_->current();
   if (at == nullptr) return std::vector<StatusCode>(keys.size(), StatusCode::kUnavailable);
-  if (at->session == nullptr) {
-    return RemoteCalls{impl_->client->connection(), at->ref.id}.Lease(keys, ttl_ns);
-  }
   const auto ttl = static_cast<uint64_t>(std::max<int64_t>(ttl_ns, 0));
-  std::vector<StatusCode> codes = CallEachKey(
-      *at, keys, {.op = shm::Op::kLease, .timeout_ns = kCallTimeoutNs, .argument = ttl});
+  const KeyCall call{.op = shm::Op::kLease, .timeout_ns = kCallTimeoutNs, .argument = ttl};
+  std::vector<StatusCode> codes =
+      at->session != nullptr
+          ? CallEachKey(*at, keys, call)
+          : RemoteCalls{impl_->client->connection(), at->ref.id}.Lease(keys, ttl_ns);
   if (AnyStale(codes)) impl_->Renew();
   return codes;
 }

@@ -261,6 +261,7 @@ PutTicket::Batch::~Batch() {
 
 // -- PutTicket ------------------------------------------------------------------------------------
 
+PutTicket::PutTicket() = default;
 PutTicket::PutTicket(PutTicket&&) noexcept = default;
 
 PutTicket& PutTicket::operator=(PutTicket&& other) noexcept {

@@ -98,6 +98,7 @@ MatchResult RemoteCalls::Match(std::span<const shm::ChunkKey> keys) const {
           SetKeys(request.initKeys(static_cast<uint32_t>(named.size())), named);
           return request.send().then(
               [](capnp::Response<rpc::Session::MatchResults>&& reply) -> Delivery<States> {
+                if (reply.getCode() != rpc::Code::OK) return Status(FromRpc(reply.getCode()));
                 States states;
                 for (const rpc::KeyState state : reply.getStates()) {
                   states.push_back(FromRpc(state));

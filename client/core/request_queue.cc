@@ -43,6 +43,7 @@ RequestQueue::RequestQueue(shm::SessionMemory& memory, int doorbell, const std::
 
 Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& submission,
                                                              int64_t wait_until_ns) {
+  static_assert(kInFlightMax == 63);  // named in the message below
   TERRACE_CHECK(submission.keys.size() <= shm::kBatchKeysMax);
   auto request = std::make_shared<PendingRequest>();
   request->op = submission.op;
@@ -60,11 +61,8 @@ Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& s
       const std::lock_guard lock(mutex_);
       seen = memory_.complete_tail.load(std::memory_order_acquire);
       Drain(&orphans);
-      if (!free_blocks_.empty() && !dead_.load(std::memory_order_acquire)) {
-        const uint32_t block = free_blocks_.back();
-        free_blocks_.pop_back();
-        in_flight_[block] = request;
-        Push(submission, block);
+      if (free_blocks_.size() > 1 && !dead_.load(std::memory_order_acquire)) {
+        Push(submission, request);
         pushed = true;
       }
     }
@@ -72,7 +70,7 @@ Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& s
     if (pushed) break;
     if (dead_.load(std::memory_order_acquire)) return Status(StatusCode::kUnavailable);
     if (MonotonicNs() >= wait_until_ns) {
-      return Status(StatusCode::kBusy, "all 64 requests of the session are in flight");
+      return Status(StatusCode::kBusy, "all 63 requests of the session are in flight");
     }
     AwaitTail(seen, wait_until_ns);
   }
@@ -80,7 +78,10 @@ Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& s
   return request;
 }
 
-void RequestQueue::Push(const Submission& submission, uint32_t block) {
+void RequestQueue::Push(const Submission& submission, std::shared_ptr<PendingRequest> request) {
+  const uint32_t block = free_blocks_.back();
+  free_blocks_.pop_back();
+  request->tag = next_tag_++;
   std::copy(submission.keys.begin(), submission.keys.end(), memory_.requests[block].keys);
   shm::SubmissionEntry entry{};
   entry.op = static_cast<uint8_t>(submission.op);
@@ -89,11 +90,25 @@ void RequestQueue::Push(const Submission& submission, uint32_t block) {
   entry.namespace_id = submission.namespace_id;
   entry.key_count = static_cast<uint32_t>(submission.keys.size());
   entry.deadline_ns = submission.deadline_ns;
-  entry.tag = next_tag_++;
+  entry.tag = request->tag;
   entry.argument = submission.argument;
+  in_flight_[block] = std::move(request);
   memory_.submissions[submit_tail_ % shm::kRequestCount] = entry;
   // seq_cst against daemon_sleeping, which RingDoorbell loads.
   memory_.submit_tail.store(++submit_tail_, std::memory_order_seq_cst);
+}
+
+void RequestQueue::PushCancels() {
+  bool pushed = false;
+  while (!cancels_.empty() && !free_blocks_.empty() && !dead_.load(std::memory_order_acquire)) {
+    auto request = std::make_shared<PendingRequest>();
+    request->op = shm::Op::kCancel;
+    request->abandoned = true;
+    Push({.op = shm::Op::kCancel, .argument = cancels_.back(), .keys = {}}, std::move(request));
+    cancels_.pop_back();
+    pushed = true;
+  }
+  if (pushed) RingDoorbell();
 }
 
 void RequestQueue::RingDoorbell() {
@@ -116,9 +131,10 @@ void RequestQueue::Drain(std::vector<std::shared_ptr<PendingRequest>>* orphans) 
     request->status = static_cast<StatusCode>(done.status);
     request->done = true;
     free_blocks_.push_back(done.request);
-    if (request->abandoned) orphans->push_back(request);
+    if (request->abandoned && request->op != shm::Op::kCancel) orphans->push_back(request);
   }
   memory_.complete_head.store(complete_head_, std::memory_order_seq_cst);
+  if (!cancels_.empty()) PushCancels();
 }
 
 void RequestQueue::LetGo(std::vector<std::shared_ptr<PendingRequest>>& orphans) {
@@ -161,6 +177,18 @@ void RequestQueue::Abandon(PendingRequest& request) {
   orphaned_(request);
 }
 
+void RequestQueue::Cancel(PendingRequest& request) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!request.done) {
+      cancels_.push_back(request.tag);
+      PushCancels();
+    }
+    if (request.abandoned) return;
+  }
+  Abandon(request);
+}
+
 void RequestQueue::Forget(const PendingRequest& request) {
   for (auto& flying : in_flight_) {
     if (flying.get() == &request) flying = nullptr;
@@ -176,7 +204,7 @@ bool RequestQueue::Housekeep() {
     for (auto& request : in_flight_) {
       if (request == nullptr || !request->abandoned) continue;
       if (dead_.load(std::memory_order_acquire)) {
-        orphans.push_back(std::move(request));
+        if (request->op != shm::Op::kCancel) orphans.push_back(std::move(request));
         request = nullptr;
       } else {
         left = true;

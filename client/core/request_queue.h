@@ -26,6 +26,7 @@ namespace terrace {
 struct PendingRequest {
   // Constant after the submission.
   shm::Op op{};
+  uint64_t tag = 0;
   std::vector<uint32_t> pins;  // kGet: the pin words that it names
 
   // Under the queue's lock until `done` was seen under it.
@@ -37,6 +38,9 @@ struct PendingRequest {
 
 class RequestQueue {
  public:
+  // One block fewer than there are: the last is kept back for cancels.
+  static constexpr uint32_t kInFlightMax = shm::kRequestCount - 1;
+
   // `dead`: the session's; once it is set nothing is submitted and every wait ends.  `orphaned`
   // gets abandoned requests after their completion, outside the lock.
   // All three must outlive the queue.
@@ -52,8 +56,9 @@ class RequestQueue {
     std::span<const shm::KeyEntry> keys;
   };
 
-  // Waits for a free block until `wait_until_ns`; 0: does not wait.  kBusy when none came free,
-  // kUnavailable when the session is dead.  REQUIRES: keys.size() <= kBatchKeysMax.
+  // Waits until fewer than kInFlightMax are in flight or `wait_until_ns`; 0: does not wait.  kBusy
+  // when none came free, kUnavailable when the session is dead.
+  // REQUIRES: keys.size() <= kBatchKeysMax; op is not kCancel.
   Result<std::shared_ptr<PendingRequest>> Submit(const Submission& submission,
                                                  int64_t wait_until_ns);
 
@@ -64,6 +69,11 @@ class RequestQueue {
 
   // Nobody will ask for the answer.
   void Abandon(PendingRequest& request);
+
+  // Abandons the request, if that was not done, and asks the daemon to end it early.  Neither waits
+  // nor fails: while another cancel has the last block, this one is sent with the next completion
+  // that anybody takes.
+  void Cancel(PendingRequest& request);
 
   // Takes completions; for the library's thread.  Answers whether abandoned requests are still in
   // flight; none of a dead session's are.
@@ -78,7 +88,9 @@ class RequestQueue {
   // Takes what has completed.  `orphans` get the abandoned.
   void Drain(std::vector<std::shared_ptr<PendingRequest>>* orphans);
   void LetGo(std::vector<std::shared_ptr<PendingRequest>>& orphans);
-  void Push(const Submission& submission, uint32_t block);
+  // REQUIRES: a free block.
+  void Push(const Submission& submission, std::shared_ptr<PendingRequest> request);
+  void PushCancels();
   void RingDoorbell();
   // Until complete_tail is not `seen`, or `until_ns`, or death: spins a little, then sleeps.
   void AwaitTail(uint32_t seen, int64_t until_ns);
@@ -102,6 +114,7 @@ class RequestQueue {
   uint64_t next_tag_ = 1;
   std::array<std::shared_ptr<PendingRequest>, shm::kRequestCount> in_flight_;  // by block
   std::vector<uint32_t> free_blocks_;
+  std::vector<uint64_t> cancels_;  // tags of requests to end, not yet sent; at most kInFlightMax
 };
 
 }  // namespace terrace

@@ -1,5 +1,7 @@
 #include "client/core/session.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 
 #include "client/core/fork_guard.h"
@@ -84,7 +86,11 @@ Outcome Session::FindAndPin(const shm::ChunkKey& key, shm::NamespaceRef ns, uint
           outcome = Outcome::kAsk;
           break;
         case shm::Look::kFilling: outcome = Outcome::kFilling; break;
-        case shm::Look::kAbsent: outcome = Outcome::kAbsent; break;
+        case shm::Look::kAbsent:
+          // Of an ended epoch every key is absent in the end: who only gets must learn of it.
+          outcome = shm::IsLive(index_view_, ns, std::memory_order_acquire) ? Outcome::kAbsent
+                                                                            : Outcome::kStale;
+          break;
         case shm::Look::kContended: outcome = Outcome::kAsk; break;
         case shm::Look::kStale: outcome = Outcome::kStale; break;
       }
@@ -144,6 +150,8 @@ StatusCode Session::Call(const RequestQueue::Submission& submission, int64_t unt
   if (status == StatusCode::kOk) {
     *results = std::move((*request)->results);
   } else {
+    // What may still wait there for a key would hold our pins' words until it ends.
+    if (submission.op == shm::Op::kGet) queue_.Cancel(**request);
     housekeeping_();
   }
   return status;
@@ -163,6 +171,16 @@ void Session::Orphaned(PendingRequest& request) {
     if (result.status == static_cast<uint8_t>(StatusCode::kOk)) {
       claims_to_abort_.push_back(result.claim);
     }
+  }
+}
+
+void Session::Remove(std::span<const shm::KeyEntry> keys, uint32_t namespace_id) {
+  while (!keys.empty()) {
+    const auto some = keys.first(std::min<size_t>(keys.size(), shm::kBatchKeysMax));
+    keys = keys.subspan(some.size());
+    const Result<std::shared_ptr<PendingRequest>> sent =
+        queue_.Submit({.op = shm::Op::kRemove, .namespace_id = namespace_id, .keys = some}, 0);
+    if (sent.ok()) Abandon(**sent);
   }
 }
 
@@ -224,7 +242,10 @@ void Session::ReleaseWhenIdle() {
   if (released_ || users_.load(std::memory_order_seq_cst) != 0 || !pins_.Idle()) return;
   released_ = true;
   maps_.Clear();
-  parts_ = Parts{};  // closing the doorbell tells the daemon that all is let go
+  // The doorbell's end tells the daemon that all is let go.  Shut down, not only closed: a forked
+  // child may hold a copy for as long as it lives.
+  shutdown(parts_.doorbell.get(), SHUT_RDWR);
+  parts_ = Parts{};
 }
 
 }  // namespace terrace

@@ -3,7 +3,6 @@
 // Threads: the interpreter lock is released around every call that may wait or copy.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -28,6 +27,16 @@ int64_t Nanoseconds(double seconds) {
 }
 
 std::string Name(StatusCode code) { return std::string(StatusCodeName(code)); }
+
+// ValueError for what never will work as it is asked, else terrace_kv.Unavailable with the code's
+// name.
+[[noreturn]] void Raise(const Status& status) {
+  if (status.code() == StatusCode::kInvalid) throw nb::value_error(status.message().c_str());
+  const nb::object type = nb::module_::import_("terrace_kv").attr("Unavailable");
+  const nb::object error = type(status.ToString(), Name(status.code()));
+  PyErr_SetObject(type.ptr(), error.ptr());
+  throw nb::python_error();
+}
 
 // A contiguous buffer borrowed from Python for the length of a call.
 class Borrowed {
@@ -213,7 +222,17 @@ struct PyClient {
     closed.reset();
   }
 
-  nb::object StatusJson() const {
+  // False once closed.
+  bool available() const {
+    std::shared_ptr<Client> inside = client;
+    // In a forked child it connects; and the last share ends the connection.
+    const nb::gil_scoped_release unlocked;
+    const bool answer = inside != nullptr && inside->available();
+    inside.reset();
+    return answer;
+  }
+
+  std::string StatusJson() const {
     std::shared_ptr<Client> inside = open();
     std::optional<Result<std::string>> json;
     {
@@ -221,12 +240,11 @@ struct PyClient {
       json.emplace(inside->StatusJson());
       inside.reset();  // the last one ends the connection, which waits for the library's thread
     }
-    if (!json->ok()) return nb::none();
-    return nb::str((*json)->c_str());
+    if (!json->ok()) Raise(json->status());
+    return **json;
   }
 
-  // Nothing when no daemon answers; ValueError for an identity that is refused.
-  std::optional<PyNamespace> Register(const NamespaceIdentity& identity) const {
+  PyNamespace Register(const NamespaceIdentity& identity) const {
     std::shared_ptr<Client> inside = open();
     std::optional<Result<NamespaceRef>> ns;
     {
@@ -234,11 +252,8 @@ struct PyClient {
       ns.emplace(inside->Register(identity));
       inside.reset();
     }
-    if (ns->ok()) return PyNamespace{.ns = **ns};
-    if (ns->status().code() == StatusCode::kInvalid) {
-      throw nb::value_error(ns->status().message().c_str());
-    }
-    return std::nullopt;
+    if (!ns->ok()) Raise(ns->status());
+    return PyNamespace{.ns = **ns};
   }
 };
 
@@ -343,9 +358,7 @@ NB_MODULE(_core, module) {
   nb::class_<PyClient>(module, "Client")
       .def(nb::init<const std::string&, const std::string&, double>(), "socket"_a, "name"_a,
            "timeout"_a)
-      .def_prop_ro(
-          "available",
-          [](const PyClient& self) { return self.client != nullptr && self.client->available(); })
+      .def_prop_ro("available", &PyClient::available)
       .def_prop_ro("socket", [](const PyClient& self) { return self.open()->socket(); })
       .def("status_json", &PyClient::StatusJson)
       .def("close", &PyClient::Close)

@@ -30,7 +30,17 @@ __all__ = ["Client", "Namespace", "Pin", "Unavailable", "__version__"]
 
 
 class Unavailable(RuntimeError):
-    """Nobody answers on the daemon's socket."""
+    """The daemon did not do it: nobody answers, or it refuses; the message says which and why.
+
+    Attributes
+    ----------
+    status
+        The reason's name: "unavailable", "busy", "deadline", "denied", ...
+    """
+
+    def __init__(self, message: str, status: str = "unavailable") -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Namespace:
@@ -74,7 +84,8 @@ class Namespace:
         timeout
             Seconds until what is not there is a miss.
         verify
-            Compare the bytes with their checksums; a difference is a miss.
+            Compare the bytes with their checksums.  A difference is a miss, and the chunk is
+            removed, so that it can be put anew.
         wait
             Wait for keys that another process is writing.
 
@@ -110,7 +121,10 @@ class Namespace:
         TypeError
             For an item that is no tuple of bytes and a buffer.
         ValueError
-            For an empty key, a buffer that is not C-contiguous or a negative timeout.
+            For an empty key or a negative timeout.
+        BufferError or ValueError
+            For a buffer that is not C-contiguous, as its type has it: BufferError of a sliced
+            memoryview, ValueError of a numpy array.
         """
         return self._core.put(list(items), part, timeout)
 
@@ -133,7 +147,8 @@ class Client:
     Parameters
     ----------
     socket
-        Path of the daemon's socket; by default ``$TERRACE_SOCKET``, then the default place.
+        Path of the daemon's socket; by default ``$TERRACE_SOCKET``, else the first that answers of
+        ``$XDG_RUNTIME_DIR/terrace/terraced.sock`` and ``/run/terrace/terraced.sock``.
     name
         Shown in ``terrace status``; by default the process' name.
     timeout
@@ -155,11 +170,10 @@ class Client:
         ------
         Unavailable
             When nobody answers.
+        ValueError
+            After `close`.
         """
-        text = self._core.status_json()
-        if text is None:
-            raise Unavailable(f"no daemon answers on {self._core.socket}")
-        status: dict[str, Any] = json.loads(text)
+        status: dict[str, Any] = json.loads(self._core.status_json())
         return status
 
     def namespace(
@@ -199,7 +213,7 @@ class Client:
         TypeError
             For a field of another type.
         Unavailable
-            When nobody answers.
+            When nobody answers, or the daemon refuses for another reason: its table is full, say.
         """
         fields = {
             "model": model,
@@ -216,10 +230,7 @@ class Client:
             "isa": isa,
             "salt": salt,
         }
-        core = self._core.register(name, fields)
-        if core is None:
-            raise Unavailable(f"no daemon answers on {self._core.socket}")
-        return Namespace(core, name, self)
+        return Namespace(self._core.register(name, fields), name, self)
 
     def close(self) -> None:
         """Ends the connection once calls of other threads are through.  Held pins stay valid."""

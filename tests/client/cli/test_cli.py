@@ -92,11 +92,20 @@ def test_doctor_names_each_finding_with_its_mend(daemon: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["frobnicate"], 2, b""),
+        ([], 2, b"no command: see `terrace --help`"),
+        (["frobnicate"], 2, b"frobnicate: see `terrace --help`"),
+        (["ls", "--frob"], 2, b"--frob: see `terrace ls --help`"),
+        (["ls", "--limit", "few"], 2, b"--limit: Value few not in range 1 to"),
+        (["stat"], 2, b"key is required: see `terrace stat --help`"),
+        (["stat", "--frob"], 2, b"--frob: see `terrace stat --help`"),
+        (["get", "01", "--frob"], 2, b"--frob: see `terrace get --help`"),
         (["get", "zz", "-n", "n"], 2, b"'zz' is no key"),
         (["put", "01", "/none", "-n", "n"], 2, b"/none"),
+        (["put", "01", "/tmp", "-n", "n"], 2, b"/tmp: it is a folder"),
+        (["put", "01", "/dev/null", "-n", "n"], 2, b"/dev/null is empty"),
+        (["put", "01", "/dev/zero", "-n", "n"], 2, b"/dev/zero is longer than 16.0 MiB"),
         (["get", "01", "-n", "none"], 1, b"no namespace 'none'"),
-        (["status", "--interval", "0"], 2, b""),
+        (["status", "--interval", "0"], 2, b"--interval: Value 0 not in range 0.1"),
     ],
 )
 def test_wrong_use_is_named(daemon: Any, arguments: list[str], code: int, message: bytes) -> None:
@@ -105,7 +114,128 @@ def test_wrong_use_is_named(daemon: Any, arguments: list[str], code: int, messag
     assert message in ended.stderr
 
 
+NAMESPACE_COMMANDS = [
+    ["ls", "-n", "nope"],
+    ["get", "01", "-n", "nope"],
+    ["stat", "01", "-n", "nope"],
+    ["rm", "01", "02", "-n", "nope"],
+    ["clear", "nope"],
+    ["bump", "nope"],
+]
+
+
+@pytest.mark.parametrize("command", NAMESPACE_COMMANDS, ids=lambda command: str(command[0]))
+def test_unknown_namespace_is_named_with_those_there_are(
+    daemon: Any, tmp_path: Path, command: list[str]
+) -> None:
+    none = terrace(daemon.socket, *command)
+    assert none.returncode == 1
+    message = b"no namespace 'nope': there is none yet, `terrace put` makes one"
+    assert none.stderr == b"terrace: not found: " + message + b"\n"
+    assert none.stdout == b""
+    (tmp_path / "in").write_bytes(b"x")
+    terrace(daemon.socket, "put", "01", str(tmp_path / "in"), "-n", "demo")
+    some = terrace(daemon.socket, "--json", *command)
+    assert some.returncode == 1
+    message = b"no namespace 'nope': there is 'demo'"
+    assert some.stderr == b"terrace: not found: " + message + b"\n"
+    assert json.loads(some.stdout) == {"status": "not found", "error": message.decode()}
+
+
+def test_a_long_list_of_namespaces_is_cut(daemon: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x")
+    for number in range(7):
+        terrace(daemon.socket, "put", "01", str(tmp_path / "in"), "-n", f"n{number}")
+    ended = terrace(daemon.socket, "ls", "-n", "nope")
+    assert (
+        ended.stderr.count(b"'n") == 6 and b"and 2 more, see `terrace namespaces`" in ended.stderr
+    )
+
+
+def test_unknown_chunk_is_named_with_the_way_to_list(daemon: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x")
+    terrace(daemon.socket, "put", "01", str(tmp_path / "in"), "-n", "demo")
+    for command in ("get", "stat", "rm"):
+        ended = terrace(daemon.socket, command, "02", "-n", "demo")
+        assert ended.returncode == 1 and ended.stdout == b""
+        assert b"chunk 02 of namespace 'demo': `terrace ls -n demo` lists" in ended.stderr
+        assert (
+            b"chunk 02 of" in terrace(daemon.socket, "--json", command, "02", "-n", "demo").stdout
+        )
+
+
+def test_put_says_why_not(daemon: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x")
+    (tmp_path / "big").write_bytes(bytes(3 << 20))
+    put = ["put", "01", str(tmp_path / "in"), "-n", "demo"]
+    assert terrace(daemon.socket, *put).returncode == 0
+    again = terrace(daemon.socket, *put)
+    assert again.returncode == 1 and b"remove it first with `terrace rm`" in again.stderr
+    big = terrace(daemon.socket, "put", "02", str(tmp_path / "big"), "-n", "demo")
+    assert big.returncode == 2 and b"big has 3.0 MiB: a chunk has a little under" in big.stderr
+
+
+def test_output_that_cannot_be_written_fails(daemon: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x" * 500_000)
+    terrace(daemon.socket, "put", "01", str(tmp_path / "in"), "-n", "demo")
+    for command in (["get", "01", "-n", "demo"], ["ls"], ["--json", "status"], ["--json", "ls"]):
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run(
+                [BIN / "terrace", "--socket", daemon.socket, *command],
+                stdout=full, stderr=subprocess.PIPE, timeout=30,
+            )  # fmt: skip
+        assert ended.returncode == 1
+        assert b"cannot write to standard output" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [["get", "01", "-n", "demo"], ["status", "--watch"]])
+def test_a_reader_that_went_away_ends_it_quietly(
+    daemon: Any, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "in").write_bytes(b"x" * 500_000)
+    terrace(daemon.socket, "put", "01", str(tmp_path / "in"), "-n", "demo")
+    arguments = [BIN / "terrace", "--socket", daemon.socket, *command]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stderr is not None
+        assert writer.stdout.read(1)
+        writer.stdout.close()
+        assert writer.wait(timeout=30) == -signal.SIGPIPE
+        assert writer.stderr.read() == b""
+
+
 def test_missing_daemon_is_named() -> None:
     ended = terrace("/nonexistent.sock", "status")
     assert ended.returncode == 1
     assert b"/nonexistent.sock" in ended.stderr
+    assert b"start terraced, or name its socket with --socket" in ended.stderr
+    named = subprocess.run(
+        [BIN / "terrace", "--json", "ls"], capture_output=True, timeout=30,
+        env={**os.environ, "TERRACE_SOCKET": "/elsewhere.sock"},
+    )  # fmt: skip
+    answer = json.loads(named.stdout)
+    assert named.returncode == 1 and answer["status"] == "unavailable"
+    assert "/elsewhere.sock" in answer["error"] and "$TERRACE_SOCKET" in answer["error"]
+
+
+def test_by_default_the_users_daemon_is_asked_then_the_machines(
+    daemon: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "terrace").mkdir()
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment.pop("TERRACE_SOCKET", None)
+
+    def status() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [BIN / "terrace", "status", "--json"],
+            capture_output=True, timeout=30, env=environment,
+        )  # fmt: skip
+
+    mine = tmp_path / "terrace" / "terraced.sock"
+    mine.symlink_to(daemon.socket)
+    assert json.loads(status().stdout)["pid"] == daemon.process.pid
+    daemon.kill()
+    away = status()
+    if away.returncode == 0:
+        pytest.skip("this machine has a daemon of its own")
+    for path in (str(mine), "/run/terrace/terraced.sock"):
+        assert path in away.stderr.decode()

@@ -4,43 +4,24 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <optional>
 #include <random>
 #include <thread>
 
 #include "storage/base/clock.h"
+#include "tests/support/chunks.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/soon.h"
 
 namespace terrace {
 namespace {
-
-std::vector<std::byte> Payload(uint32_t seed, size_t bytes) {
-  std::vector<std::byte> payload(bytes);
-  std::mt19937 random(seed);
-  for (std::byte& byte : payload) byte = static_cast<std::byte>(random());
-  return payload;
-}
-
-shm::ChunkKey Key(uint32_t number, uint16_t part = 0) {
-  return shm::ChunkKey::FromBytes(&number, sizeof number, part);
-}
 
 std::vector<shm::ChunkKey> Keys(uint32_t first, size_t count) {
   std::vector<shm::ChunkKey> keys;
   for (size_t i = 0; i < count; ++i) keys.push_back(Key(first + static_cast<uint32_t>(i)));
   return keys;
-}
-
-NamespaceIdentity Identity(const std::string& label = "test") {
-  NamespaceIdentity identity;
-  identity.label = label;
-  identity.model = "model";
-  return identity;
-}
-
-bool Equal(std::span<const std::byte> a, std::span<const std::byte> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
 // Every flow, over shared memory and in messages.
@@ -191,6 +172,24 @@ TEST_P(ClientFlows, AnEpochBumpHidesAndTheNamespaceWorksOn) {
     put = names->Put(std::span(&item, 1)).front();
   }
   EXPECT_EQ(put, StatusCode::kOk);
+}
+
+TEST_P(ClientFlows, EachCallFindsOutThatTheEpochEnded) {
+  const auto client = Connect();
+  const auto names = Register(*client);
+  const auto keys = Keys(1, 2);
+  const std::pair<const char*, std::function<StatusCode()>> calls[] = {
+      {"match", [&] { return names->Match(keys).status; }},
+      {"get", [&] { return names->Get(keys).front().status; }},
+      {"prefetch", [&] { return names->Prefetch(keys).front(); }},
+      {"remove", [&] { return names->Remove(keys).front(); }},
+      {"lease", [&] { return names->Lease(keys, kNsPerSecond).front(); }},
+  };
+  for (const auto& [name, call] : calls) {
+    ASSERT_TRUE(client->BumpEpoch("test").ok());
+    EXPECT_EQ(call(), StatusCode::kStale) << name;
+    EXPECT_TRUE(Soon([&] { return call() != StatusCode::kStale; })) << name;
+  }
 }
 
 TEST_P(ClientFlows, LookingInsideListsWhatWasPut) {

@@ -10,6 +10,7 @@
 #include <cstddef>
 
 #include "client/core/client.h"
+#include "tests/support/chunks.h"
 #include "tests/support/daemon_fixture.h"
 
 namespace terrace {
@@ -34,14 +35,10 @@ int InChild(const std::string& socket, bool (*work)(Namespace&)) {
   if (child == 0) {
     auto client = Client::Connect({.socket = socket, .client_name = "child"});
     if (!client.ok()) _exit(2);
-    NamespaceIdentity identity;
-    identity.label = "test";
-    auto names = (*client)->Register(identity);
+    auto names = (*client)->Register(Identity());
     if (!names.ok()) _exit(3);
     const std::vector<std::byte> payload(8192, std::byte{1});
-    const uint32_t number = 1;
-    const PutItem item{.key = shm::ChunkKey::FromBytes(&number, sizeof number, 0),
-                       .payload = payload};
+    const PutItem item{.key = Key(1), .payload = payload};
     const StatusCode put = (*names)->Put(std::span(&item, 1)).front();
     if (put != StatusCode::kOk && put != StatusCode::kExists) _exit(4);
     if (!work(**names)) _exit(5);  // warm: pages touched, lazy symbols bound
@@ -66,16 +63,12 @@ class HitSystemCalls : public testing::Test {
   }
 };
 
-shm::ChunkKey Number(uint32_t number) {
-  return shm::ChunkKey::FromBytes(&number, sizeof number, 0);
-}
-
 TEST_F(HitSystemCalls, AHitTakesNone) {
   const DaemonFixture daemon;
   EXPECT_EQ(InChild(daemon.socket(),
                     [](Namespace& names) {
                       Pin pin;
-                      return names.GetOne(Number(1), &pin) == StatusCode::kOk &&
+                      return names.GetOne(Key(1), &pin) == StatusCode::kOk &&
                              pin.bytes()[8191] == std::byte{1};
                     }),
             0);
@@ -86,7 +79,7 @@ TEST_F(HitSystemCalls, AMissTakesNone) {
   EXPECT_EQ(InChild(daemon.socket(),
                     [](Namespace& names) {
                       Pin pin;
-                      return names.GetOne(Number(2), &pin) == StatusCode::kNotFound;
+                      return names.GetOne(Key(2), &pin) == StatusCode::kNotFound;
                     }),
             0);
 }
@@ -95,7 +88,7 @@ TEST_F(HitSystemCalls, AMatchAndAGetOfManyTakeNone) {
   const DaemonFixture daemon;
   EXPECT_EQ(InChild(daemon.socket(),
                     [](Namespace& names) {
-                      const std::vector<shm::ChunkKey> keys(64, Number(1));
+                      const std::vector<shm::ChunkKey> keys(64, Key(1));
                       if (names.Match(keys).prefix != 64) return false;
                       const std::vector<GetResult> got = names.Get(keys);
                       return got.back().status == StatusCode::kOk &&
@@ -109,7 +102,7 @@ TEST_F(HitSystemCalls, ARequestToTheDaemonIsCaught) {
   const DaemonFixture daemon;
   EXPECT_EQ(InChild(daemon.socket(),
                     [](Namespace& names) {
-                      const std::vector<shm::ChunkKey> keys(1, Number(1));
+                      const std::vector<shm::ChunkKey> keys(1, Key(1));
                       return names.Prefetch(keys).front() == StatusCode::kOk;
                     }),
             128 + SIGSYS);

@@ -114,9 +114,9 @@ TEST_F(RequestQueueTest, AnAbandonedRequestIsOrphanedOnceItCompletes) {
   EXPECT_EQ(orphan_status_, StatusCode::kExists);
 }
 
-TEST_F(RequestQueueTest, TheSixtyFifthWaitsForABlock) {
+TEST_F(RequestQueueTest, TheSixtyFourthWaitsForABlock) {
   std::vector<std::shared_ptr<PendingRequest>> flying;
-  for (uint32_t i = 0; i < shm::kRequestCount; ++i) flying.push_back(Submit());
+  for (uint32_t i = 0; i < RequestQueue::kInFlightMax; ++i) flying.push_back(Submit());
   const shm::KeyEntry key{};
   const RequestQueue::Submission more{.op = shm::Op::kGet, .keys = std::span(&key, 1)};
   EXPECT_EQ(queue_->Submit(more, 0).status().code(), StatusCode::kBusy);

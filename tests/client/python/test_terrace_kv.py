@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -23,6 +26,18 @@ def wait_until(condition: Any, seconds: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def stop(daemon: Any) -> None:
+    """Stops the daemon; none of its threads runs any more."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    tasks = pathlib.Path(f"/proc/{daemon.process.pid}/task")
+
+    def stopped() -> bool:
+        words = [(task / "stat").read_text().rpartition(")")[2].split() for task in tasks.iterdir()]
+        return all(word[0] == "T" for word in words)
+
+    wait_until(stopped)
 
 
 def test_put_match_get_are_the_same_bytes(daemon: Any) -> None:
@@ -109,6 +124,8 @@ def test_wrong_use_is_an_error(daemon: Any) -> None:
         ns.put([(b"k",)])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="contiguous"):
         ns.put([(b"k", np.arange(10)[::2])])
+    with pytest.raises(BufferError, match="contiguous"):
+        ns.put([(b"k", memoryview(bytes(10))[::2])])
     with pytest.raises(ValueError, match="tokens_per_chunk = -1"):
         client.namespace("other", tokens_per_chunk=-1)
     with pytest.raises(TypeError, match="ranks = '2'"):
@@ -207,6 +224,80 @@ def test_forked_child_connects_anew(daemon: Any) -> None:
     assert os.waitpid(child, 0)[1] == 0
     pin = ns.get([b"from the child"])[0]
     assert pin is not None and bytes(pin) == b"c"
+
+
+def test_a_call_in_a_forked_child_releases_the_interpreter(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket, timeout=0.5)
+    assert client.available
+    stop(daemon)  # the child's connecting takes its timeout
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                ticks: list[float] = []
+                ended = threading.Event()
+
+                def count() -> None:
+                    while not ended.wait(0.001):
+                        ticks.append(0.0)
+
+                counting = threading.Thread(target=count)
+                counting.start()
+                before = len(ticks)
+                there = client.available
+                during = len(ticks) - before
+                ended.set()
+                counting.join()
+                os._exit(0 if not there and during > 10 else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+def test_zero_timeout_connects_behind(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket, timeout=0)
+    wait_until(lambda: client.available)
+    assert client.namespace("n").put([(b"k", b"payload")]) == ["ok"]
+
+
+def test_a_registration_that_fails_says_why(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    stop(daemon)
+    try:
+        with pytest.raises(terrace_kv.Unavailable, match="did not answer in time") as late:
+            client.namespace("n")
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    assert late.value.status == "deadline"
+    daemon.kill()
+    wait_until(lambda: not client.available)
+    with pytest.raises(terrace_kv.Unavailable, match=daemon.socket) as away:
+        client.namespace("n")
+    assert away.value.status == "unavailable"
+
+
+BESIDE = """
+import sys
+for name in sys.argv[2:]:
+    __import__(name)
+import terrace_kv
+client = terrace_kv.Client(sys.argv[1])
+ns = client.namespace("n")
+assert ns.put([(name.encode(), b"payload") for name in sys.argv[2:]]) == ["ok", "ok"]
+assert client.status()["pid"]
+client.close()
+"""
+
+
+@pytest.mark.parametrize("modules", [["capnp", "terrace_kv"], ["terrace_kv", "capnp"]])
+def test_it_lives_beside_another_capnp(daemon: Any, modules: list[str]) -> None:
+    pytest.importorskip("capnp")
+    ended = subprocess.run(
+        [sys.executable, "-c", BESIDE, daemon.socket, *modules], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_status_names_the_session(daemon: Any) -> None:

@@ -56,7 +56,7 @@ def _open_cache(arguments: argparse.Namespace, engine: Engine) -> PrefixCache | 
         return PrefixCache(client, engine, arguments.model, chunk_tokens=arguments.tokens_per_chunk)
     except StateError:
         raise
-    except ValueError as error:
+    except (terrace_kv.Unavailable, ValueError) as error:
         print(f"terrace_kv.llama: {error}: computing", file=sys.stderr)
         return None
 

@@ -77,9 +77,14 @@ class PrefixCache:
     engine
         The engine; its context holds one sequence.
     model
-        The weights file: its digest is part of the namespace's identity.
+        The weights file that the engine loaded: its digest is part of the namespace's identity.
     chunk_tokens
         Tokens a chunk.
+
+    Raises
+    ------
+    ValueError
+        When the file is not any more what the engine loaded.
 
     Notes
     -----
@@ -94,7 +99,7 @@ class PrefixCache:
         self._engine = engine
         self._chunk_tokens = chunk_tokens
         self._geometry = self._probe()
-        digest = keys.weights_digest(model)
+        digest = keys.weights_digest(model, engine.weights)
         layout = self._geometry.describe()
         # The label tells identities apart: a new engine build is a new namespace, not a refusal.
         parts = (digest, layout, str(chunk_tokens), engine.build, engine.isa)

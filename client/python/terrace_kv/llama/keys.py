@@ -45,13 +45,36 @@ def _cache_file() -> Path:
     return Path(root) / "terrace" / "weights.json"
 
 
-def weights_digest(model: str | Path) -> str:
-    """SHA-256 of a weights file, hex; remembered by device, inode, size and time of change.
+def _identity(stat: os.stat_result) -> str:
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def file_identity(model: str | Path) -> str:
+    """What changes when a file is replaced or written to: device, inode, size, time of change."""
+    return _identity(os.stat(model))
+
+
+def weights_digest(model: str | Path, loaded: str | None = None) -> str:
+    """SHA-256 of a weights file, hex; remembered by `file_identity`.
 
     A cache that cannot be read or written only costs the hashing.
+
+    Parameters
+    ----------
+    model
+        The file.
+    loaded
+        `file_identity` from before the engine loaded it; by default the file's now.
+
+    Raises
+    ------
+    ValueError
+        When the file is another one than was loaded, or changes while it is hashed.
     """
-    stat = os.stat(model)
-    identity = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+    changed = ValueError(f"{model} changed after it was loaded: load it again")
+    identity = file_identity(model)
+    if loaded is not None and identity != loaded:
+        raise changed
     cache = _cache_file()
     try:
         known = json.loads(cache.read_text())
@@ -63,7 +86,11 @@ def weights_digest(model: str | Path) -> str:
     if isinstance(remembered, str) and re.fullmatch("[0-9a-f]{64}", remembered):
         return remembered
     with open(model, "rb") as file:
+        before = _identity(os.fstat(file.fileno()))
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+        after = _identity(os.fstat(file.fileno()))
+    if not identity == before == after:
+        raise changed
     known[identity] = digest
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
