@@ -81,7 +81,7 @@ struct SegmentDescriptor {
   descriptor @4 :Descriptor;
 }
 
-enum KeyState { absent @0; filling @1; ready @2; }
+enum KeyState { absent @0; filling @1; ready @2; nvme @3; }  # nvme: ready, not in memory
 
 interface Session {
   # Shared memory; local clients only.
@@ -116,6 +116,8 @@ struct ChunkInfo {
   worth @6 :Float64;
   reuseClass @7 :UInt32;
   leaseLeftMs @8 :UInt64;
+  tier @9 :Text;       # the nearest that holds it
+  durable @10 :Bool;   # it survives kill -9 and loss of power
 }
 
 interface Admin {

@@ -17,7 +17,8 @@ const char* StateName(KeyState state) {
   switch (state) {
     case KeyState::kAbsent: return "absent";
     case KeyState::kFilling: return "being written";
-    case KeyState::kReady: return "ready";
+    case KeyState::kReady:
+    case KeyState::kNvme: return "ready";
   }
   return "unknown";
 }
@@ -28,7 +29,8 @@ json::object ToJson(const ListedChunk& chunk) {
           {"namespace", chunk.namespace_label},
           {"bytes", chunk.payload_bytes},
           {"state", StateName(chunk.state)},
-          {"tier", "dram"},
+          {"tier", chunk.tier},
+          {"durable", chunk.durable},
           {"segment", chunk.segment},
           {"offset", chunk.offset},
           {"worth", chunk.worth},
@@ -200,11 +202,13 @@ int RunStat(const CliOptions& options, const std::string& label, const std::stri
     return 0;
   }
   std::printf(
-      "key        %s\nnamespace  %s\nstate      %s\nbytes      %u (%s)\ntier       dram\n"
+      "key        %s\nnamespace  %s\nstate      %s\nbytes      %u (%s)\ntier       %s\n"
+      "durable    %s\n"
       "place      segment %u, offset %lu\nworth      %.3g hits a byte, reuse class %u\n"
       "lease      %s\n",
       FormatKey(chunk->key).c_str(), chunk->namespace_label.c_str(), StateName(chunk->state),
-      chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(), chunk->segment, chunk->offset,
+      chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(), chunk->tier.c_str(),
+      chunk->durable ? "yes" : "no", chunk->segment, chunk->offset,
       chunk->worth, chunk->reuse_class,
       chunk->lease_left_ms > 0 ? (std::to_string(chunk->lease_left_ms / 1000) + " s left").c_str()
                                : "none");

@@ -80,11 +80,16 @@ class Pin {
   uint32_t namespace_id_ = 0;
 };
 
-enum class KeyState : uint8_t { kAbsent, kFilling, kReady };
+// kReady: in DRAM.  kNvme: ready too, a get fetches it.
+enum class KeyState : uint8_t { kAbsent, kFilling, kReady, kNvme };
+
+constexpr bool IsReady(KeyState state) {
+  return state == KeyState::kReady || state == KeyState::kNvme;
+}
 
 struct MatchResult {
   StatusCode status = StatusCode::kOk;
-  size_t prefix = 0;             // leading keys that are ready
+  size_t prefix = 0;             // leading keys that are ready, wherever
   std::vector<KeyState> states;  // one a key
 };
 
@@ -211,6 +216,8 @@ struct ListedChunk {
   double worth = 0;
   uint32_t reuse_class = 0;
   int64_t lease_left_ms = 0;
+  std::string tier;      // the nearest that holds it: "dram" or "nvme"
+  bool durable = false;  // it survives kill -9 and loss of power
 };
 
 struct ListedNamespace {

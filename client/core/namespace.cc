@@ -217,6 +217,7 @@ MatchResult Namespace::Match(std::span<const shm::ChunkKey> keys) const {
       shm::Found found;
       const shm::Look look = shm::Find(index, keys[i], at->ref.id, hashes[i - from], &found);
       if (look == shm::Look::kReady) result.states[i] = KeyState::kReady;
+      if (look == shm::Look::kElsewhere) result.states[i] = KeyState::kNvme;
       if (look == shm::Look::kFilling) result.states[i] = KeyState::kFilling;
     }
   }
@@ -226,9 +227,7 @@ MatchResult Namespace::Match(std::span<const shm::ChunkKey> keys) const {
     result.status = StatusCode::kStale;
     return result;
   }
-  while (result.prefix < keys.size() && result.states[result.prefix] == KeyState::kReady) {
-    ++result.prefix;
-  }
+  while (result.prefix < keys.size() && IsReady(result.states[result.prefix])) ++result.prefix;
   return result;
 }
 
@@ -249,7 +248,7 @@ size_t Namespace::RestorablePrefix(std::span<const shm::ChunkKey> keys) const {
   const MatchResult matched = Match(all);
   if (matched.status != StatusCode::kOk) return 0;
   return terrace::RestorablePrefix(keys.size(), ranks, trailing, [&](size_t index, uint16_t part) {
-    return matched.states[part * keys.size() + index] == KeyState::kReady;
+    return IsReady(matched.states[part * keys.size() + index]);
   });
 }
 

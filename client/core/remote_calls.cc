@@ -112,7 +112,7 @@ MatchResult RemoteCalls::Match(std::span<const shm::ChunkKey> keys) const {
     result.states.insert(result.states.end(), states.begin(), states.end());
   }
   const auto first_other = std::find_if(result.states.begin(), result.states.end(),
-                                        [](KeyState state) { return state != KeyState::kReady; });
+                                        [](KeyState state) { return !IsReady(state); });
   result.prefix = static_cast<size_t>(first_other - result.states.begin());
   return result;
 }

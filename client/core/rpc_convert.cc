@@ -36,6 +36,7 @@ KeyState FromRpc(rpc::KeyState state) {
     case rpc::KeyState::ABSENT: return KeyState::kAbsent;
     case rpc::KeyState::FILLING: return KeyState::kFilling;
     case rpc::KeyState::READY: return KeyState::kReady;
+    case rpc::KeyState::NVME: return KeyState::kNvme;
   }
   return KeyState::kAbsent;
 }
@@ -100,7 +101,9 @@ ListedChunk FromRpc(rpc::ChunkInfo::Reader info) {
                      .offset = info.getOffset(),
                      .worth = info.getWorth(),
                      .reuse_class = info.getReuseClass(),
-                     .lease_left_ms = static_cast<int64_t>(info.getLeaseLeftMs())};
+                     .lease_left_ms = static_cast<int64_t>(info.getLeaseLeftMs()),
+                     .tier = info.getTier().cStr(),
+                     .durable = info.getDurable()};
 }
 
 }  // namespace terrace

@@ -91,6 +91,7 @@ Outcome Session::FindAndPin(const shm::ChunkKey& key, shm::NamespaceRef ns, uint
           outcome = shm::IsLive(index_view_, ns, std::memory_order_acquire) ? Outcome::kAbsent
                                                                             : Outcome::kStale;
           break;
+        case shm::Look::kElsewhere:
         case shm::Look::kContended: outcome = Outcome::kAsk; break;
         case shm::Look::kStale: outcome = Outcome::kStale; break;
       }

@@ -84,6 +84,8 @@ void ToRpc(const ChunkInfo& info, rpc::ChunkInfo::Builder out) {
   out.setOffset(info.location.offset);
   out.setWorth(info.worth);
   out.setReuseClass(info.reuse_class);
+  out.setTier(info.tier == shm::SlotTier::kDram ? "dram" : "nvme");
+  out.setDurable(info.durable);
   out.setLeaseLeftMs(static_cast<uint64_t>(info.lease_left_ns / kNsPerMs));
 }
 

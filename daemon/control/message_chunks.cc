@@ -323,11 +323,13 @@ void MessageChunks::Match(MatchContext context) {
     const shm::Look look = key.valid()
                                ? shm::Find(index_, key, params.getNamespaceId(), hash, &found)
                                : shm::Look::kAbsent;
-    const auto state = look == shm::Look::kReady     ? rpc::KeyState::READY
-                       : look == shm::Look::kFilling ? rpc::KeyState::FILLING
-                                                     : rpc::KeyState::ABSENT;
+    const auto state = look == shm::Look::kReady       ? rpc::KeyState::READY
+                       : look == shm::Look::kElsewhere ? rpc::KeyState::NVME
+                       : look == shm::Look::kFilling   ? rpc::KeyState::FILLING
+                                                       : rpc::KeyState::ABSENT;
     states.set(i, state);
-    if (state == rpc::KeyState::READY && prefix == i) ++prefix;
+    const bool ready = state == rpc::KeyState::READY || state == rpc::KeyState::NVME;
+    if (ready && prefix == i) ++prefix;
   }
   context.getResults().setPrefix(prefix);
 }

@@ -58,7 +58,9 @@ constexpr uint64_t PinWord(const Location& at) { return PinWord(at.segment, at.g
 
 // absent --BeginPut--> filling --Commit--> ready --Retire--> absent
 enum class SlotState : uint8_t { kAbsent = 0, kFilling = 1, kReady = 2 };
-enum class SlotTier : uint8_t { kDram = 0 };
+// The nearest tier that holds a ready chunk.  Only in DRAM there is a location for clients; what is
+// elsewhere has location 0, and the daemon brings it back.
+enum class SlotTier : uint8_t { kDram = 0, kNvme = 1 };
 
 // The eighth word of a slot.  `reach` is of the *home*, not of the key in the slot: how many slots
 // from here on may hold a key whose home this is.  It bounds a miss to what was ever displaced,
@@ -89,7 +91,7 @@ struct SlotAttributes {
 struct alignas(64) Slot {
   std::atomic<uint64_t> version;  // even: stable, odd: being written, 0: never used
   std::atomic<uint64_t> key[4];
-  std::atomic<uint64_t> location;          // Location::Pack()
+  std::atomic<uint64_t> location;          // Location::Pack(); 0 unless in DRAM
   std::atomic<uint64_t> length_namespace;  // payload bytes | namespace id << 32
   std::atomic<uint64_t> attributes;        // SlotAttributes::Pack()
 };

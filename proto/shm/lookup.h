@@ -36,7 +36,8 @@ struct NamespaceRef {
 };
 
 enum class Look : uint8_t {
-  kReady,
+  kReady,      // in DRAM
+  kElsewhere,  // ready, but to be fetched by the daemon first
   kFilling,
   kAbsent,
   kContended,  // a slot stayed mid-write for the whole spin: ask the daemon, or call it a miss
@@ -78,7 +79,7 @@ inline Look ReadSlot(const Slot& slot, const ChunkKey& key, uint32_t namespace_i
       continue;
     }
     // A torn read can only say "another key" of a key that is being put or removed this moment:
-    // moving a record changes the location alone.  So a mismatch needs no second look.
+    // moving a record changes its location and tier alone.  So a mismatch needs no second look.
     for (size_t word = 0; word < key.words.size(); ++word) {
       if (slot.key[word].load(std::memory_order_acquire) != key.words[word]) return Look::kAbsent;
     }
@@ -96,13 +97,15 @@ inline Look ReadSlot(const Slot& slot, const ChunkKey& key, uint32_t namespace_i
     found->location = Location::Unpack(location);
     found->length = static_cast<uint32_t>(length_namespace);
     found->version = version;
-    return attributes.state == SlotState::kReady ? Look::kReady : Look::kFilling;
+    if (attributes.state != SlotState::kReady) return Look::kFilling;
+    return attributes.tier == SlotTier::kDram ? Look::kReady : Look::kElsewhere;
   }
   return Look::kContended;
 }
 
 // The key's state now; nothing is held.  `hash` is KeyHash(key, ns.id, index.seed).  Does not look
-// at the live word.  `found` is set for kReady and kFilling (of kFilling only slot and version).
+// at the live word.  `found` is set for kReady, kElsewhere (without a location) and kFilling (only
+// slot and version).
 inline Look Find(const IndexView& index, const ChunkKey& key, uint32_t namespace_id, uint64_t hash,
                  Found* found) {
   const uint64_t home = hash & index.mask;
@@ -113,7 +116,7 @@ inline Look Find(const IndexView& index, const ChunkKey& key, uint32_t namespace
     const uint64_t at = (home + step) & index.mask;
     const Look look = ReadSlot(index.slots[at], key, namespace_id, found);
     if (look == Look::kContended) worst = look;
-    if (look != Look::kReady && look != Look::kFilling) continue;
+    if (look == Look::kAbsent || look == Look::kContended) continue;
     found->slot = static_cast<uint32_t>(at);
     return look;
   }

@@ -33,10 +33,22 @@ uint64_t DefaultSegmentBytes(uint64_t pool_bytes) {
   return nearest;
 }
 
+// On NVMe records are taken to have 64 KiB: slots for the smallest would take more DRAM than they
+// are worth.  Where they are smaller, reclaim there begins before its room is used up.
+uint64_t DefaultIndexSlots(const ChunkStoreOptions& options) {
+  uint64_t slots = SlotCountFor(options.dram_bytes);
+  if (options.nvme.device != nullptr) {
+    slots += options.nvme.device->capacity_bytes() / (64 * kKiB) / 3 * 4;
+  }
+  return std::min(std::bit_ceil(slots), uint64_t{1} << 31);
+}
+
 }  // namespace
 
 ChunkStore::ChunkStore(ChunkStoreOptions options) : options_(std::move(options)) {}
-ChunkStore::~ChunkStore() = default;
+
+// The device still reads and writes segments until the tier is gone.
+ChunkStore::~ChunkStore() { nvme_.reset(); }
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::Create(const ChunkStoreOptions& options) {
   std::unique_ptr<ChunkStore> store(new ChunkStore(options));
@@ -59,7 +71,7 @@ Status ChunkStore::Prepare() {
   // Two of the largest records fill a segment: a larger one would waste up to all of the rest.
   chunk_bytes_max_ = static_cast<uint32_t>(
       std::min<uint64_t>(kChunkBytesMax, options_.segment_bytes / 2 - shm::kRecordHeaderBytes));
-  if (options_.index_slots == 0) options_.index_slots = SlotCountFor(options_.dram_bytes);
+  if (options_.index_slots == 0) options_.index_slots = DefaultIndexSlots(options_);
 
   Result<std::unique_ptr<Policy>> policy = MakePolicy(options_.policy, options_.dram_bytes);
   if (!policy.ok()) return policy.status();
@@ -87,7 +99,7 @@ Status ChunkStore::Prepare() {
   pool_ = *std::move(pool);
   PublishSegments();
   random_ = options_.seed | 1;
-  return Status::Ok();
+  return PrepareNvme();
 }
 
 // ------------------------------------------------------------------------------- sessions
@@ -255,6 +267,12 @@ ChunkStoreStats ChunkStore::stats() const {
   stats.index_used = index_->used();
   stats.fresh_memfds = pool_->memfds_made() - pool_->count();
   stats.policy = policy_->name();
+  if (nvme_ != nullptr) {
+    stats.nvme = nvme_->stats();
+    if (!store_namespaces_error_.ok()) {
+      stats.nvme.namespaces_error = store_namespaces_error_.ToString();
+    }
+  }
   stats.segments.total = pool_->count();
   stats.segments.populated_bytes = pool_->populated_bytes();
   stats.segments.stranded = static_cast<uint32_t>(stranded_.size());

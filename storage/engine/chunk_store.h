@@ -1,11 +1,16 @@
 #pragma once
 
-// One tenant's chunks in DRAM: namespaces, index, segments, policy, claims and leases, and the
-// flows between them (docs/architecture.md).  It knows nothing of rings, sockets, threads or
+// One tenant's chunks, in DRAM and on NVMe: namespaces, index, segments, policies, claims and leases,
+// and the flows between them (docs/architecture.md).  It knows nothing of rings, sockets, threads or
 // clocks: time comes in as a value, so that the whole engine runs under a virtual clock.
 //
 // Life of a key:   absent --BeginPut--> filling --Commit--> ready --Remove | reclaim--> absent
 //                                          \--Abort | deadline | death--> absent
+//   where it is:   DRAM --write-behind--> DRAM and NVMe --reclaim of DRAM--> NVMe --FindOrLoad-->
+//                  DRAM and NVMe.  Reclaim of NVMe leaves DRAM alone, or nothing.
+//
+// NVMe is a device's log (storage/tier), and there only when a device is given.  Whatever fails
+// there costs a replica, or a miss, and never more.
 //
 // Room is reserved before a key is claimed; what a bounded reclaim cannot give is kBusy.  A claim
 // that ended without its session's Commit or Abort poisons its segment: the bytes are never
@@ -30,6 +35,7 @@
 #include "storage/engine/claim_table.h"
 #include "storage/engine/lease_table.h"
 #include "storage/engine/namespace_table.h"
+#include "storage/engine/nvme_tier.h"
 #include "storage/index/index.h"
 #include "storage/index/pin_tables.h"
 #include "storage/mem/memory_file.h"
@@ -50,6 +56,7 @@ struct ChunkStoreOptions {
   uint64_t seed = 0;
   int64_t pin_lease_ns = 30'000'000'000;   // a segment pinned longer is stranded
   int64_t death_grace_ns = 1'000'000'000;  // late DMA of a dead process
+  NvmeOptions nvme;
 };
 
 // Who asks.  Sessions that the daemon runs for itself (RPC) are `trusted`: their claims lie in
@@ -90,6 +97,19 @@ struct ReadyChunk {
   uint64_t touch = 0;  // shm::TouchWord
 };
 
+// How urgently a chunk on NVMe is wanted.
+struct LoadWish {
+  IoClass io_class = IoClass::kDeadline;
+  int64_t deadline_ns = INT64_MAX;  // a read that has not begun by then is not made
+};
+
+struct Sought {
+  StatusCode status = StatusCode::kNotFound;
+  // With kBusy: it comes from NVMe; ask again when settled_count() has grown.
+  bool loading = false;
+  ReadyChunk chunk;  // kOk
+};
+
 struct SegmentCounts {
   uint32_t total = 0, free = 0, open = 0, sealed = 0, draining = 0, stranded = 0, missing = 0;
   uint64_t populated_bytes = 0;
@@ -113,6 +133,7 @@ struct ChunkStoreStats {
   uint64_t stranded_bytes = 0;
   SegmentCounts segments;
   std::string policy;
+  NvmeStats nvme;
 };
 
 struct ChunkInfo {
@@ -120,7 +141,9 @@ struct ChunkInfo {
   std::string namespace_label;
   uint32_t payload_bytes = 0;
   shm::SlotState state = shm::SlotState::kAbsent;
-  shm::Location location;
+  shm::SlotTier tier = shm::SlotTier::kDram;  // the nearest that holds it
+  bool durable = false;                       // on NVMe: it survives kill -9 and loss of power
+  shm::Location location;                     // in DRAM
   double worth = 0;  // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none
@@ -180,15 +203,21 @@ class ChunkStore {
   void Acknowledge(SessionId session, std::span<const uint64_t> claims);
 
   // -- Reads ---------------------------------------------------------------------------------
-  // Of a ready chunk.  kNotFound; kBusy while it is being written; kStale.
+  // Of a chunk that is ready in DRAM.  kNotFound; kBusy while it is being written; kStale.
   Result<ReadyChunk> Find(uint32_t namespace_id, const shm::ChunkKey& key);
 
   // Find, and stores the pin word before it answers.  kBusy also when the session may not pin.
   Result<ReadyChunk> FindAndPin(SessionId session, uint32_t namespace_id, const shm::ChunkKey& key,
                                 std::atomic<uint64_t>* pin);
+  // The same for a chunk in any tier: what is on NVMe is loaded, in one read however many ask.
+  // Without `pin` it is only brought near.  Besides the codes of Find kBusy when the pool has no
+  // room, and kIoError or kDeadline: treat as a miss.
+  Sought FindOrLoad(SessionId session, uint32_t namespace_id, const shm::ChunkKey& key,
+                    std::atomic<uint64_t>* pin, const LoadWish& wish, int64_t now_ns);
   void Touch(uint64_t touch_word);
 
-  // Grows whenever a filling key became ready or absent: waiting gets look again.
+  // Grows whenever a key that was being filled or loaded became ready or absent, or the namespaces
+  // were stored: who waits looks again.
   uint64_t settled_count() const { return settled_; }
 
   // -- Keys ----------------------------------------------------------------------------------
@@ -215,6 +244,27 @@ class ChunkStore {
   const Index& index() const { return *index_; }
   uint32_t chunk_bytes_max() const { return chunk_bytes_max_; }
   const ChunkStoreOptions& options() const { return options_; }
+
+  // -- NVMe ----------------------------------------------------------------------------------
+  // Serves the tier: what has ended, write-behind, reclaim, the namespace table.  Call it after
+  // calls of the above, when the device's event fd is readable, and at NvmeWake().  True when
+  // something ended.  Without a tier these do nothing.
+  bool PollNvme(int64_t now_ns);
+  int64_t NvmeWake() const;  // 0: not before a request ends
+  // The namespaces and chunks that the device holds are known, or the tier is off.
+  bool NvmeStarted() const;
+  // The start took too long: the tier is off for good.
+  void GiveUpNvme(const Status& why);
+  const Status& nvme_why_off() const;
+  // Before the end: writes out what waits and seals what is open; true when that is done.  Call it
+  // in place of PollNvme.
+  bool DrainNvme(int64_t now_ns);
+
+  // Grows with every change of the namespaces.
+  uint64_t namespaces_version() const { return namespaces_->version(); }
+  // Whether that version survives a restart (without a tier nothing needs to): kBusy while it is
+  // being written, kIoError when it cannot be.
+  Status NamespacesStored(uint64_t version) const;
 
   // -- Time ----------------------------------------------------------------------------------
   // Ends expired claims and leases, finishes draining, strands what is pinned for too long, keeps
@@ -266,6 +316,7 @@ class ChunkStore {
   bool ReclaimOne(int64_t now_ns);
   bool ReclaimUnpinned(int64_t now_ns);
   bool EvacuatePinned(int64_t now_ns);
+  uint64_t NextRandom();
   std::vector<uint32_t> Candidates() const;
   Sampled Sample(std::vector<uint32_t>* candidates);
   Victim Appraise(uint32_t segment);
@@ -281,10 +332,59 @@ class ChunkStore {
   void Strand(uint32_t segment);
   void ReviewStranded(const PinCensus& pinned);
 
+  // Out to NVMe (chunk_store_nvme.cc).
+  Status PrepareNvme();
+  Status Named(const std::vector<std::string>& blobs);
+  void RecoverRecord(const RecoveredRecord& record);
+  void StoreNamespaces(int64_t now_ns);
+  bool NamespaceStored(uint32_t namespace_id) const;
+  void AddReplica(uint32_t chunk, const LogPlace& place);
+  void ForgetReplica(uint32_t chunk, Departure why);
+  // The chunk goes with its last replica: true.
+  bool DropReplica(uint32_t chunk, Departure why);
+  void LeaveDram(uint32_t chunk);
+  bool Resides(const NvmeTier::Resident& resident, uint32_t segment) const;
+  void DropQuarantined();
+  void QueueDemotion(uint32_t chunk);
+  void Demote(int64_t now_ns);
+  bool DemoteOne(uint32_t chunk, int64_t now_ns);
+  Status AppendRecord(uint32_t chunk, int64_t now_ns);
+  void DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes, const LogPlace& place,
+                  const Status& status);
+  bool VerifyRecordInDram(uint32_t segment, const SegmentRecord& record) const;
+
+  // Back into DRAM (chunk_store_load.cc).
+  struct Load {
+    ChunkTicket chunk;
+    uint32_t segment = 0;
+    uint64_t offset = 0;
+    LogPlace place;
+    RecordIdentity identity;
+  };
+  StatusCode StartLoad(uint32_t chunk, const LoadWish& wish, int64_t now_ns);
+  void LoadDone(const Load& load, const Status& read);
+  void TakeIntoDram(const Load& load);
+
+  // Reclaim on NVMe (chunk_store_nvme_reclaim.cc).
+  bool NvmeWantsRoom() const;
+  double AppraiseLog(uint32_t segment);
+  void ReclaimNvme(int64_t now_ns);
+  bool BeginReclaimNvme();
+  void EndReclaimNvme(int64_t now_ns);
+  void AbandonReclaim(int64_t now_ns);
+  void LeaveLogSegment(uint32_t chunk, int64_t now_ns);
+  void ReadCarried(uint32_t chunk, int64_t now_ns);
+  void CarriedRead(const Status& read);
+  bool CarriedIsCurrent() const;
+  void AppendCarried(int64_t now_ns);
+  void CarriedAppended(const LogPlace& place, const Status& status);
+
   // Chunks.
   bool IsCurrent(uint32_t segment, uint32_t record_index) const;
   // Retires the slot, accounts, forgets.  The bytes stay until the segment is reclaimed.
   void DropChunk(uint32_t chunk, Departure why);
+  // What DRAM knows of it; its bytes are dead there.
+  void ForgetRecord(uint32_t chunk, Departure why);
   void EndLease(uint32_t chunk);
   void Sweep();
   void BuryTheDead(int64_t now_ns);
@@ -319,9 +419,21 @@ class ChunkStore {
   int64_t stock_retry_ns_ = 0;    // when reclaim ahead of need may look for a victim again
   int64_t search_retry_ns_ = 0;   // when a put may, after one that found none
   int64_t pins_look_ns_ = 0;      // when a tick may look at the pin words again
+  // NVMe.
+  uint64_t loading_bytes_ = 0;     // claimed for loads
+  uint32_t held_segments_ = 0;     // with io_holds
+  int64_t nvme_now_ns_ = 0;        // of the last PollNvme
+  int64_t demote_wake_ns_ = 0;     // 0: demotion goes on when a request ends
+  uint32_t stored_next_id_ = 1;    // as the device's table says
+  uint64_t stored_version_ = 0;    // of the namespaces there
+  int64_t store_namespaces_ns_ = 0;  // not before, after an error
+  Status store_namespaces_error_;    // of the last try
+  bool storing_namespaces_ = false;
+  bool draining_nvme_ = false, sealed_nvme_ = false;
   uint64_t settled_ = 0;
   uint64_t descriptor_epoch_ = 0;
   ChunkStoreStats counts_;
+  std::unique_ptr<NvmeTier> nvme_;  // null: no such tier
 };
 
 }  // namespace terrace

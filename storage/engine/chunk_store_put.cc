@@ -142,6 +142,7 @@ void ChunkStore::PublishClaim(Claim& claim, const shm::RecordHeader& header) {
   segment.padding_bytes += record_bytes - shm::kRecordHeaderBytes - claim.payload_bytes;
 
   const uint32_t chunk = chunks_.Add(claim.slot);
+  chunks_.at(chunk).in_dram = true;
   chunks_.at(chunk).segment = claim.segment;
   chunks_.at(chunk).record = static_cast<uint32_t>(segment.records.size());
   segment.records.push_back({.chunk = chunk,
@@ -152,6 +153,7 @@ void ChunkStore::PublishClaim(Claim& claim, const shm::RecordHeader& header) {
   chunks_.at(chunk).policy = policy_->Insert(index_->Hash(claim.key, claim.namespace_id),
                                              static_cast<uint32_t>(record_bytes));
   index_->Publish(claim.slot);
+  if (options_.nvme.admission != NvmeAdmission::kSecondHit) QueueDemotion(chunk);
 
   namespaces_->Count(claim.namespace_id, 1, claim.payload_bytes);
   ++counts_.puts;

@@ -13,7 +13,7 @@ Result<ReadyChunk> ChunkStore::Find(uint32_t namespace_id, const shm::ChunkKey& 
       shm::Find(index_->view(), key, namespace_id, index_->Hash(key, namespace_id), &found);
   if (look == shm::Look::kFilling) return Status(StatusCode::kBusy);
   if (look != shm::Look::kReady) {
-    ++counts_.get_misses;
+    if (look != shm::Look::kElsewhere) ++counts_.get_misses;
     return Status(StatusCode::kNotFound);
   }
   ++counts_.gets;
@@ -38,7 +38,10 @@ void ChunkStore::Touch(uint64_t touch_word) {
   if (chunk == kNoChunk) return;
   const auto tag = static_cast<uint32_t>(touch_word >> 32);
   if (static_cast<uint32_t>(index_->Read(slot).version) != tag) return;
-  policy_->Touch(chunks_.at(chunk).policy);
+  const Chunk& touched = chunks_.at(chunk);
+  if (touched.in_dram) policy_->Touch(touched.policy);
+  if (touched.on_nvme()) nvme_->policy().Touch(touched.nvme_policy);
+  if (options_.nvme.admission == NvmeAdmission::kSecondHit) QueueDemotion(chunk);
   ++counts_.touches;
 }
 
@@ -64,7 +67,7 @@ StatusCode ChunkStore::Lease(uint32_t namespace_id, const shm::ChunkKey& key, in
     return StatusCode::kBusy;
   }
   leases_.Extend(chunks_, chunk, record_bytes, until_ns);
-  if (!leased && chunks_.at(chunk).lease_until_ns != 0) {
+  if (!leased && chunks_.at(chunk).lease_until_ns != 0 && chunks_.at(chunk).in_dram) {
     pool_->at(chunks_.at(chunk).segment).leased_bytes += record_bytes;
   }
   return StatusCode::kOk;
@@ -74,7 +77,7 @@ void ChunkStore::EndLease(uint32_t chunk) {
   const Chunk& leased = chunks_.at(chunk);
   if (leased.lease_until_ns == 0) return;
   const uint64_t record_bytes = shm::RecordBytes(index_->Read(leased.slot).length);
-  pool_->at(leased.segment).leased_bytes -= record_bytes;
+  if (leased.in_dram) pool_->at(leased.segment).leased_bytes -= record_bytes;
   leases_.End(chunks_, chunk, record_bytes);
 }
 
@@ -82,15 +85,24 @@ void ChunkStore::DropChunk(uint32_t chunk, Departure why) {
   EndLease(chunk);
   const Chunk& dropped = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(dropped.slot);
-  Segment& segment = pool_->at(dropped.segment);
-  const uint64_t record_bytes = shm::RecordBytes(entry.length);
-  segment.live_bytes -= record_bytes;
-  segment.padding_bytes -= record_bytes - shm::kRecordHeaderBytes - entry.length;
+  if (dropped.in_dram) ForgetRecord(chunk, why);
+  if (dropped.on_nvme()) ForgetReplica(chunk, why);
   namespaces_->Count(entry.namespace_id, -1, -int64_t{entry.length});
   index_->Retire(dropped.slot);
-  policy_->Remove(dropped.policy, why);
   chunks_.Remove(chunk);
   ++settled_;
+}
+
+void ChunkStore::ForgetRecord(uint32_t chunk, Departure why) {
+  Chunk& at = chunks_.at(chunk);
+  const uint32_t length = index_->Read(at.slot).length;
+  const uint64_t record_bytes = shm::RecordBytes(length);
+  Segment& segment = pool_->at(at.segment);
+  segment.live_bytes -= record_bytes;
+  segment.padding_bytes -= record_bytes - shm::kRecordHeaderBytes - length;
+  if (at.lease_until_ns != 0) segment.leased_bytes -= record_bytes;
+  policy_->Remove(at.policy, why);
+  at.in_dram = false;
 }
 
 Result<ChunkInfo> ChunkStore::Describe(uint32_t namespace_id, const shm::ChunkKey& key,
@@ -104,12 +116,19 @@ Result<ChunkInfo> ChunkStore::Describe(uint32_t namespace_id, const shm::ChunkKe
                  .namespace_label = owner->spec.label,
                  .payload_bytes = entry.length,
                  .state = entry.state,
+                 .tier = entry.tier,
                  .location = entry.location};
   const uint32_t chunk = chunks_.OfSlot(*slot);
   if (chunk != kNoChunk) {
-    info.worth = policy_->Worth(chunks_.at(chunk).policy);
-    info.reuse_class = policy_->ReuseClass(chunks_.at(chunk).policy);
-    info.lease_left_ns = std::max<int64_t>(chunks_.at(chunk).lease_until_ns - now_ns, 0);
+    const Chunk& at = chunks_.at(chunk);
+    const Policy& policy = at.in_dram ? *policy_ : nvme_->policy();
+    const PolicyHandle handle = at.in_dram ? at.policy : at.nvme_policy;
+    if (at.in_dram || at.on_nvme()) {  // neither while the last replica is being loaded
+      info.worth = policy.Worth(handle);
+      info.reuse_class = policy.ReuseClass(handle);
+    }
+    info.durable = at.on_nvme();
+    info.lease_left_ns = std::max<int64_t>(at.lease_until_ns - now_ns, 0);
   }
   return info;
 }

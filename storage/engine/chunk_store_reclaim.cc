@@ -31,19 +31,20 @@ constexpr uint32_t kDrainingShare = 8;
 // Stranded pages live beside the pool's own: at most a quarter more memory than was granted.
 constexpr uint64_t kStrandedShare = 4;
 
-uint64_t NextRandom(uint64_t* state) {  // SplitMix64
-  uint64_t z = (*state += 0x9e3779b97f4a7c15);
+}  // namespace
+
+uint64_t ChunkStore::NextRandom() {  // SplitMix64
+  uint64_t z = (random_ += 0x9e3779b97f4a7c15);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
   z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
   return z ^ (z >> 31);
 }
 
-}  // namespace
-
 // What a segment is worth, whole.
 struct ChunkStore::Victim {
   uint32_t segment = 0;
   double worth = 0;  // hits, summed over its live chunks
+  bool waited_for = false;  // some wait to be written to NVMe: dropped now they would be lost
 };
 
 struct ChunkStore::Sampled {
@@ -53,7 +54,7 @@ struct ChunkStore::Sampled {
 
 bool ChunkStore::IsCurrent(uint32_t segment, uint32_t record_index) const {
   const Chunk& chunk = chunks_.at(pool_->at(segment).records[record_index].chunk);
-  return chunk.used && chunk.segment == segment && chunk.record == record_index;
+  return chunk.used && chunk.in_dram && chunk.segment == segment && chunk.record == record_index;
 }
 
 ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) {
@@ -68,6 +69,7 @@ ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) {
     const Chunk& chunk = chunks_.at(at.records[i].chunk);
     const uint64_t bytes = shm::RecordBytes(at.records[i].payload_bytes) * stride;
     victim.worth += policy_->Worth(chunk.policy) * static_cast<double>(bytes);
+    victim.waited_for |= chunk.queued;
   }
   at.last_worth = victim.worth;
   return victim;
@@ -77,7 +79,8 @@ std::vector<uint32_t> ChunkStore::Candidates() const {
   std::vector<uint32_t> sealed;
   for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
     const Segment& at = pool_->at(segment);
-    if (at.state == SegmentState::kSealed && at.open_claims == 0) sealed.push_back(segment);
+    if (at.state != SegmentState::kSealed || at.open_claims != 0 || at.io_holds != 0) continue;
+    sealed.push_back(segment);
   }
   return sealed;
 }
@@ -87,12 +90,14 @@ ChunkStore::Sampled ChunkStore::Sample(std::vector<uint32_t>* candidates) {
   Sampled sampled;
   std::vector<Victim>& victims = sampled.victims;
   while (!candidates->empty() && victims.size() < kSampleSegments) {
-    std::swap((*candidates)[NextRandom(&random_) % candidates->size()], candidates->back());
+    std::swap((*candidates)[NextRandom() % candidates->size()], candidates->back());
     victims.push_back(Appraise(candidates->back()));
     candidates->pop_back();
   }
   if (victims.empty()) return sampled;
-  const auto cheaper = [](const Victim& a, const Victim& b) { return a.worth < b.worth; };
+  const auto cheaper = [](const Victim& a, const Victim& b) {
+    return a.waited_for != b.waited_for ? b.waited_for : a.worth < b.worth;
+  };
   std::sort(victims.begin(), victims.end(), cheaper);
   // A pool of few segments has no tenth percentile: the second cheapest, for the cheapest would
   // be measured against itself.
@@ -180,7 +185,11 @@ bool ChunkStore::Evacuate(const Victim& victim, double price, int64_t now_ns) {
     if (!IsCurrent(segment, i)) continue;  // found damaged on the way, and dropped
     ++counts_.evicted;
     counts_.evicted_bytes += record.payload_bytes;
-    DropChunk(record.chunk, Departure::kEvicted);
+    if (chunks_.at(record.chunk).on_nvme()) {
+      LeaveDram(record.chunk);
+    } else {
+      DropChunk(record.chunk, Departure::kEvicted);
+    }
   }
   return true;
 }
@@ -260,6 +269,7 @@ void ChunkStore::DropDamaged(uint32_t segment, uint32_t chunk) {
   ++counts_.corrupt_moves;
   LogError("a chunk in segment " + std::to_string(segment) +
            " no longer has the bytes of its commit: dropped");
+  if (chunks_.at(chunk).on_nvme()) return LeaveDram(chunk);  // as it was
   DropChunk(chunk, Departure::kRemoved);
 }
 

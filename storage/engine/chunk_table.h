@@ -1,6 +1,7 @@
 #pragma once
 
-// What the daemon knows of each ready chunk beyond its slot.  Dense: the slots of an index are many
+// What the daemon knows of each ready chunk beyond its slot: where its bytes are, in DRAM, on NVMe or
+// in both.  Dense: the slots of an index are many
 // more than its chunks.
 //
 // Threads: belongs to one shard.
@@ -12,6 +13,7 @@
 #include "storage/base/check.h"
 #include "storage/index/index.h"
 #include "storage/policy/policy.h"
+#include "storage/record/record.h"
 
 namespace terrace {
 
@@ -19,11 +21,28 @@ inline constexpr uint32_t kNoChunk = 0;
 
 struct Chunk {
   SlotId slot = 0;
+  // In DRAM; no meaning unless in_dram.
   uint32_t segment = 0;
   uint32_t record = 0;  // index into the segment's records
   PolicyHandle policy = 0;
+  // On NVMe; no meaning unless on_nvme().
+  PolicyHandle nvme_policy = 0;
+  LogPlace nvme;               // sequence 0: not there
   int64_t lease_until_ns = 0;  // 0: none
+  uint64_t serial = 0;         // another one for each chunk that ever was in this place
   bool used = false;
+  bool in_dram = false;
+  bool queued = false;    // waits to be written
+  bool demoting = false;  // is being written
+  bool loading = false;   // is being read into DRAM
+
+  bool on_nvme() const { return nvme.sequence != 0; }
+};
+
+// Names a chunk across a time in which it may go.
+struct ChunkTicket {
+  uint32_t chunk = kNoChunk;
+  uint64_t serial = 0;
 };
 
 class ChunkTable {
@@ -42,6 +61,7 @@ class ChunkTable {
     free_.pop_back();
     chunks_[chunk] = Chunk{};
     chunks_[chunk].slot = slot;
+    chunks_[chunk].serial = ++serial_;
     chunks_[chunk].used = true;
     of_slot_[slot] = chunk;
     return chunk;
@@ -54,6 +74,13 @@ class ChunkTable {
     free_.push_back(chunk);
   }
 
+  ChunkTicket TicketOf(uint32_t chunk) const {
+    return {.chunk = chunk, .serial = chunks_[chunk].serial};
+  }
+  bool Lives(const ChunkTicket& ticket) const {
+    return chunks_[ticket.chunk].used && chunks_[ticket.chunk].serial == ticket.serial;
+  }
+
   Chunk& at(uint32_t chunk) { return chunks_[chunk]; }
   const Chunk& at(uint32_t chunk) const { return chunks_[chunk]; }
   uint64_t size() const { return chunks_.size() - 1 - free_.size(); }
@@ -63,6 +90,7 @@ class ChunkTable {
   // Deques: growing a vector of millions would stall the shard.
   std::deque<Chunk> chunks_ = std::deque<Chunk>(1);  // place 0 is kNoChunk
   std::deque<uint32_t> free_;
+  uint64_t serial_ = 0;
 };
 
 }  // namespace terrace

@@ -57,7 +57,22 @@ Result<NamespaceInfo> NamespaceTable::Register(const NamespaceSpec& spec) {
   info.spec = spec;
   info.ref = *ref;
   by_id_[info.ref.id] = &info;
+  ++version_;
   return info;
+}
+
+Status NamespaceTable::Restore(const NamespaceInfo& info) {
+  Status checked = CheckSpec(info.spec);
+  if (!checked.ok()) return checked;
+  TERRACE_CHECK(!by_label_.contains(info.spec.label) && !by_id_.contains(info.ref.id));
+  const Result<uint32_t> live = index_.AllocateLive(info.ref.id);
+  if (!live.ok()) return live.status();
+  NamespaceInfo& restored = by_label_[info.spec.label];
+  restored.spec = info.spec;
+  restored.ref = {.id = info.ref.id, .live_index = *live};
+  restored.epoch = info.epoch;
+  by_id_[info.ref.id] = &restored;
+  return Status::Ok();
 }
 
 Result<shm::NamespaceRef> NamespaceTable::Allocate() {
@@ -80,6 +95,7 @@ bool NamespaceTable::ForgetOneEmpty() {
   index_.ClearLive(oldest->second.ref.live_index);
   by_id_.erase(oldest->second.ref.id);
   by_label_.erase(oldest);
+  ++version_;
   return true;
 }
 
@@ -107,6 +123,7 @@ Result<NamespaceInfo> NamespaceTable::Bump(std::string_view label) {
   info.ref = *ref;
   info.chunk_count = info.chunk_bytes = 0;
   ++info.epoch;
+  ++version_;
   by_id_[info.ref.id] = &info;
   return info;
 }

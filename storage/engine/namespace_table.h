@@ -32,6 +32,15 @@ class NamespaceTable {
   // without chunks is forgotten; kBusy when each has some.
   Result<NamespaceInfo> Register(const NamespaceSpec& spec);
 
+  // As a former life of the daemon left it: its id and epoch stay.  kInvalid for a spec out of
+  // bounds, kBusy without a live word.  REQUIRES: label and id are not in use.
+  Status Restore(const NamespaceInfo& info);
+  // No id below it is given any more.
+  void RaiseNextId(uint32_t next_id) { next_id_ = next_id; }
+  uint32_t next_id() const { return next_id_; }
+  // Grows whenever a namespace comes, goes or gets another id.
+  uint64_t version() const { return version_; }
+
   Result<NamespaceInfo> Find(std::string_view label) const;
   std::vector<NamespaceInfo> All() const;
 
@@ -52,6 +61,7 @@ class NamespaceTable {
   std::map<std::string, NamespaceInfo, std::less<>> by_label_;
   std::unordered_map<uint32_t, NamespaceInfo*> by_id_;
   uint32_t next_id_ = 1;  // 0: all were used
+  uint64_t version_ = 0;
 };
 
 }  // namespace terrace

@@ -114,7 +114,7 @@ shm::IndexHeader& Index::header() {
 Result<SlotId> Index::Find(const shm::ChunkKey& key, uint32_t namespace_id, uint64_t hash) const {
   shm::Found found;
   const shm::Look look = shm::Find(view_, key, namespace_id, hash, &found);
-  if (look != shm::Look::kReady && look != shm::Look::kFilling) {
+  if (look == shm::Look::kAbsent || look == shm::Look::kContended) {
     return Status(StatusCode::kNotFound);
   }
   return found.slot;
@@ -122,6 +122,20 @@ Result<SlotId> Index::Find(const shm::ChunkKey& key, uint32_t namespace_id, uint
 
 Result<SlotId> Index::Insert(const shm::ChunkKey& key, uint32_t namespace_id, uint64_t hash,
                              const shm::Location& location, uint32_t length) {
+  return InsertAs(key, namespace_id, hash, location.Pack(), length,
+                  {.state = SlotState::kFilling, .tier = shm::SlotTier::kDram});
+}
+
+Result<SlotId> Index::InsertElsewhere(const shm::ChunkKey& key, uint32_t namespace_id,
+                                      uint64_t hash, shm::SlotTier tier, uint32_t length) {
+  TERRACE_CHECK(tier != shm::SlotTier::kDram);
+  return InsertAs(key, namespace_id, hash, 0, length, {.state = SlotState::kReady, .tier = tier});
+}
+
+Result<SlotId> Index::InsertAs(const shm::ChunkKey& key, uint32_t namespace_id, uint64_t hash,
+                               uint64_t location_word, uint32_t length, SlotAttributes own) {
+  own.part = key.part;
+  own.key_length = key.length;
   const uint64_t home = hash & view_.mask;
   for (uint64_t step = 0; step < shm::kProbeSlots; ++step) {
     const auto at = static_cast<SlotId>((home + step) & view_.mask);
@@ -138,13 +152,10 @@ Result<SlotId> Index::Insert(const shm::ChunkKey& key, uint32_t namespace_id, ui
     for (size_t word = 0; word < key.words.size(); ++word) {
       free.key[word].store(key.words[word], std::memory_order_release);
     }
-    free.location.store(location.Pack(), std::memory_order_release);
+    free.location.store(location_word, std::memory_order_release);
     free.length_namespace.store(shm::PackLengthNamespace(length, namespace_id),
                                 std::memory_order_release);
-    StoreOwn(free, SlotAttributes{.part = key.part,
-                                  .key_length = key.length,
-                                  .state = SlotState::kFilling,
-                                  .tier = shm::SlotTier::kDram});
+    StoreOwn(free, own);
     ++used_;
     return at;
   }
@@ -163,11 +174,22 @@ void Index::Publish(SlotId id) {
 }
 
 void Index::Move(SlotId id, const shm::Location& location) {
+  MoveTo(id, location.Pack(), shm::SlotTier::kDram);
+}
+
+void Index::MoveOut(SlotId id, shm::SlotTier tier) {
+  TERRACE_CHECK(tier != shm::SlotTier::kDram);
+  MoveTo(id, 0, tier);
+}
+
+void Index::MoveTo(SlotId id, uint64_t location_word, shm::SlotTier tier) {
   shm::Slot& moved = slot(id);
-  TERRACE_CHECK(SlotAttributes::Unpack(moved.attributes.load(std::memory_order_relaxed)).state ==
-                SlotState::kReady);
+  SlotAttributes own = SlotAttributes::Unpack(moved.attributes.load(std::memory_order_relaxed));
+  TERRACE_CHECK(own.state == SlotState::kReady);
+  own.tier = tier;
   const SlotWrite write(moved, std::memory_order_seq_cst);
-  moved.location.store(location.Pack(), std::memory_order_release);
+  moved.location.store(location_word, std::memory_order_release);
+  StoreOwn(moved, own);
 }
 
 void Index::Retire(SlotId id) {
@@ -203,6 +225,7 @@ Index::Entry Index::Read(SlotId id) const {
   entry.length = static_cast<uint32_t>(length_namespace);
   entry.location = shm::Location::Unpack(from.location.load(std::memory_order_relaxed));
   entry.state = own.state;
+  entry.tier = own.tier;
   entry.version = from.version.load(std::memory_order_relaxed);
   return entry;
 }

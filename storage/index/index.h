@@ -7,7 +7,7 @@
 // Probing is bounded: a key lives within shm::kProbeSlots of its home, or Insert answers kBusy.
 // There are no tombstones; each home's `reach` bounds a lookup and shrinks again on Retire.
 //
-// The stores that take something from readers (Move, Retire, ClearLive) are seq_cst: after them,
+// The stores that take something from readers (Move, MoveOut, Retire, ClearLive) are seq_cst: after them,
 // PinTables::IsPinned sees every pin that a reader may still rely on.
 //
 // Threads: belongs to one shard; readers in other processes look on through lookup.h.
@@ -55,8 +55,13 @@ class Index {
   Result<SlotId> Insert(const shm::ChunkKey& key, uint32_t namespace_id, uint64_t hash,
                         const shm::Location& location, uint32_t length);
 
+  // The same for a chunk that is ready, but not in DRAM.
+  Result<SlotId> InsertElsewhere(const shm::ChunkKey& key, uint32_t namespace_id, uint64_t hash,
+                                 shm::SlotTier tier, uint32_t length);
+
   void Publish(SlotId slot);                              // filling -> ready
-  void Move(SlotId slot, const shm::Location& location);  // ready, elsewhere; same bytes
+  void Move(SlotId slot, const shm::Location& location);  // ready, here in DRAM; same bytes
+  void MoveOut(SlotId slot, shm::SlotTier tier);          // ready, no longer in DRAM
   void Retire(SlotId slot);                               // filling or ready -> absent
 
   struct Entry {
@@ -65,6 +70,7 @@ class Index {
     shm::Location location;
     uint32_t length = 0;
     shm::SlotState state = shm::SlotState::kAbsent;
+    shm::SlotTier tier = shm::SlotTier::kDram;
     uint64_t version = 0;
   };
   Entry Read(SlotId slot) const;
@@ -83,6 +89,9 @@ class Index {
  private:
   Index() = default;
 
+  Result<SlotId> InsertAs(const shm::ChunkKey& key, uint32_t namespace_id, uint64_t hash,
+                          uint64_t location_word, uint32_t length, shm::SlotAttributes own);
+  void MoveTo(SlotId slot, uint64_t location_word, shm::SlotTier tier);
   shm::Slot& slot(SlotId id);
   shm::IndexHeader& header();
 

@@ -49,6 +49,7 @@ struct Segment {
   uint64_t claimed_bytes = 0;  // being written
   uint64_t leased_bytes = 0;   // inside live_bytes: what reclaim may not drop
   uint32_t open_claims = 0;
+  uint32_t io_holds = 0;  // writes to a slower tier that still read it
 
   std::vector<SegmentRecord> records;
   std::vector<uint64_t> leaves;

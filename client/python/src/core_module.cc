@@ -133,6 +133,7 @@ struct PyNamespace {
       const bool known = found.status == StatusCode::kOk && i < found.states.size();
       out.append(!known                                  ? "unavailable"
                  : found.states[i] == KeyState::kReady   ? "ready"
+                 : found.states[i] == KeyState::kNvme    ? "nvme"
                  : found.states[i] == KeyState::kFilling ? "filling"
                                                          : "absent");
     }

@@ -61,7 +61,8 @@ class Namespace:
         return self._core.match(list(keys), part)
 
     def states(self, keys: Sequence[bytes], *, part: int = 0) -> list[str]:
-        """Tells each key's state: "ready", "filling", "absent" or "unavailable"."""
+        """Tells each key's state: "ready", "nvme" (ready, to be fetched), "filling",
+        "absent" or "unavailable"."""
         return self._core.states(list(keys), part)
 
     def get(

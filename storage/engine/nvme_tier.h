@@ -1,0 +1,164 @@
+#pragma once
+
+// One tenant's NVMe tier as the engine keeps it: the segment log, what lies in each of its segments,
+// what that is worth, and which chunks wait to be written.  It knows nothing of slots, sessions or
+// DRAM segments: the flows between the tiers are the ChunkStore's (chunk_store_nvme.cc).
+//
+//   opening --the namespaces are known--> recovering --> ready        any of them --> off
+//
+// Off: the device could not be opened, or is not ours.  Nothing is written to it then.
+//
+// Threads: belongs to one shard, as its device does.  Time comes in as a value.
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "storage/base/result.h"
+#include "storage/engine/chunk_table.h"
+#include "storage/io/block_device.h"
+#include "storage/policy/policy.h"
+#include "storage/tier/aligned_bytes.h"
+#include "storage/tier/segment_log.h"
+
+namespace terrace {
+
+// Which chunks are worth a write.
+enum class NvmeAdmission : uint8_t { kAlways, kSecondHit, kBytesADay };
+
+struct NvmeOptions {
+  BlockDevice* device = nullptr;  // null: no such tier.  Outlives the store.
+  uint64_t segment_bytes = 256 * kMiB;
+  NvmeAdmission admission = NvmeAdmission::kAlways;
+  uint64_t bytes_a_day = 0;     // of kBytesADay: records, headers included
+  uint64_t sequence_floor = 1;  // SegmentLogOptions
+  uint64_t new_log_id = 0;
+  LogWriteOptions write;
+};
+
+enum class NvmeState : uint8_t { kOpening, kRecovering, kReady, kOff };
+const char* NvmeStateName(NvmeState state);
+
+// Chunks that wait to be written; who comes later is left to its luck in DRAM.
+inline constexpr size_t kDemoteQueueMax = 16384;
+// Fewer cannot be filled and emptied at once.
+inline constexpr uint32_t kNvmeSegmentsMin = 4;
+
+struct NvmeStats {
+  bool configured = false;
+  NvmeState state = NvmeState::kOff;
+  std::string why_off, device;  // for people
+  uint64_t bytes = 0;           // all segments
+  uint64_t allocated_bytes = 0;
+  uint64_t chunk_count = 0;  // that have a replica there
+  uint64_t demoting = 0, demote_queue = 0, loading = 0;
+  uint64_t demoted = 0, demoted_bytes = 0, demote_failed = 0, demote_declined = 0;
+  uint64_t loads = 0, load_bytes = 0, load_failed = 0, load_corrupt = 0;
+  uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, reclaims = 0;
+  uint64_t recovered = 0, refused = 0;  // records found at start
+  std::string namespaces_error;         // empty: the table on the device is the one in use
+  SegmentLogStats log;
+};
+
+class NvmeTier {
+ public:
+  struct Resident {
+    ChunkTicket chunk;
+    uint32_t offset_units = 0;
+  };
+  // A reclaim under way; one at a time.
+  struct Reclaim {
+    bool active = false;
+    bool carrying = false;  // a record is being read or written
+    uint32_t segment = 0;
+    uint64_t sequence = 0;
+    double price = 0;
+    size_t next = 0;  // of the residents
+    uint64_t carried_bytes = 0;
+    int64_t retry_ns = 0;  // after one that could not be ended
+    ChunkTicket chunk;     // that is carried, from `place`
+    LogPlace place;
+    RecordIdentity identity;
+    bool read = false;       // it lies verified in `buffer`
+    bool appending = false;  // the log has taken it
+    AlignedBytes buffer;
+  };
+  struct Start {
+    // The table of the device; an error turns the tier off.
+    std::function<Status(const std::vector<std::string>& blobs)> named;
+    std::function<void(const RecoveredRecord& record)> recovered;
+    std::function<void()> ended;  // ready or off
+  };
+
+  // kInvalid naming the option that is out of bounds.
+  static Result<std::unique_ptr<NvmeTier>> Create(const NvmeOptions& options,
+                                                  const std::string& tenant,
+                                                  std::string_view policy);
+  // Ends what is under way in the device; blocks as long as that does.
+  ~NvmeTier();
+
+  // Begins; what follows comes from Poll.
+  void Begin(Start start);
+  void TurnOff(const Status& why);
+
+  // Polls the device and the log.  True when something ended.
+  bool Poll(int64_t now_ns);
+
+  NvmeState state() const { return state_; }
+  bool ready() const { return state_ == NvmeState::kReady; }
+  const Status& why_off() const { return why_off_; }
+  BlockDevice& device() { return *options_.device; }
+  const BlockDevice& device() const { return *options_.device; }
+  SegmentLog& log() { return *log_; }
+  const SegmentLog& log() const { return *log_; }
+  Policy& policy() { return *policy_; }
+  const NvmeOptions& options() const { return options_; }
+
+  // Few segments are not parted by reuse class, and less of them is kept in stock.
+  uint32_t ClassOf(uint32_t reuse_class) const { return Roomy() ? reuse_class : 0; }
+  uint32_t stock_segments() const { return Roomy() ? 3 : 2; }
+
+  std::vector<Resident>& residents(uint32_t segment) { return residents_[segment]; }
+
+  // -- Chunks that wait to be written, the first in first --------------------------------------
+  // False when too many wait.
+  bool Queue(ChunkTicket chunk);
+  std::deque<ChunkTicket>& queue() { return queue_; }
+
+  // Takes `bytes` of what a day may write; false when they are used up.
+  bool Admits(uint64_t bytes, int64_t now_ns);
+  // They were not written after all.
+  void Refund(uint64_t bytes) { tokens_ += static_cast<double>(bytes); }
+
+  Reclaim& reclaim() { return reclaim_; }
+  const Reclaim& reclaim() const { return reclaim_; }
+  NvmeStats stats() const;
+  NvmeStats counts;  // what the flows count
+
+ private:
+  NvmeTier(const NvmeOptions& options, std::unique_ptr<Policy> policy)
+      : options_(options), policy_(std::move(policy)) {}
+  bool Roomy() const;
+  void Opened(const Status& status);
+
+  // Constant after construction.
+  const NvmeOptions options_;
+
+  // Owned by the shard's thread.
+  AlignedBytes memory_;
+  std::unique_ptr<SegmentLog> log_;
+  std::unique_ptr<Policy> policy_;
+  NvmeState state_ = NvmeState::kOpening;
+  Status why_off_;
+  Start start_;
+  std::vector<std::vector<Resident>> residents_;  // by segment, in the order of their coming
+  std::deque<ChunkTicket> queue_;
+  int64_t tokens_ns_ = 0;
+  double tokens_ = 0;  // bytes that may be written now
+  Reclaim reclaim_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,368 @@
+// Chunks between DRAM and NVMe: out, back, and what becomes of them when things happen meanwhile.
+
+#include "tests/storage/engine/nvme_harness.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint32_t kBytes = 300 * 1000;  // six in a segment of 2 MiB
+
+class ChunkStoreNvme : public NvmeStoreTest {
+ protected:
+  // Puts keys [from, to) and lets each be written.
+  void Fill(uint64_t from, uint64_t to) {
+    for (uint64_t key = from; key < to; ++key) {
+      ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk) << key;
+      Settle();
+    }
+  }
+  // The first key that has left DRAM.
+  uint64_t FirstOut(uint64_t to) {
+    for (uint64_t key = 0; key < to; ++key) {
+      if (TierOf(key) == "nvme") return key;
+    }
+    ADD_FAILURE() << "nothing left DRAM";
+    return to;
+  }
+};
+
+TEST_F(ChunkStoreNvme, WhatLeavesDramComesBackWithItsBytes) {
+  OpenNvme(4, 24);
+  Fill(0, 60);
+  uint32_t out = 0;
+  for (uint64_t key = 0; key < 60; ++key) out += TierOf(key) == "nvme";
+  EXPECT_GE(out, 30u);
+  for (uint64_t key = 0; key < 60; ++key) {
+    EXPECT_TRUE(Durable(key)) << key;
+    EXPECT_EQ(Get(key, kBytes), StatusCode::kOk) << key;
+    EXPECT_EQ(TierOf(key), "dram");
+  }
+  EXPECT_EQ(store->stats().chunk_count, 60u);
+  EXPECT_GE(nvme().loads, out);
+  ExpectAccountsAddUp();
+}
+
+TEST_F(ChunkStoreNvme, AFreshPutIsInDramUntilItIsWritten) {
+  OpenNvme(4, 24);
+  ASSERT_EQ(Put(*session, 1, kBytes), StatusCode::kOk);
+  EXPECT_EQ(TierOf(1), "dram");
+  EXPECT_FALSE(Durable(1));
+  Settle();
+  EXPECT_TRUE(Durable(1));
+  EXPECT_EQ(TierOf(1), "dram");
+}
+
+TEST_F(ChunkStoreNvme, ManyWhoWaitShareOneRead) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  const uint64_t key = FirstOut(40);
+  const uint64_t reads = nvme().log.reads.reads;
+  for (size_t pin = 0; pin < 8; ++pin) {
+    const Sought sought = Look(key, pin);
+    EXPECT_EQ(sought.status, StatusCode::kBusy);
+    EXPECT_TRUE(sought.loading);
+    EXPECT_EQ(session->pin(pin)->load(), 0u);
+  }
+  EXPECT_EQ(nvme().loading, 1u);
+  Settle();
+  for (size_t pin = 0; pin < 8; ++pin) {
+    EXPECT_EQ(Look(key, pin).status, StatusCode::kOk);
+    EXPECT_NE(session->pin(pin)->load(), 0u);
+  }
+  EXPECT_EQ(nvme().log.reads.reads, reads + 1);
+}
+
+TEST_F(ChunkStoreNvme, AMatchCountsWhatIsElsewhere) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  const uint64_t key = FirstOut(40);
+  shm::Found found;
+  const shm::ChunkKey wanted = KeyOf(key);
+  EXPECT_EQ(shm::Find(store->index().view(), wanted, ns, store->index().Hash(wanted, ns), &found),
+            shm::Look::kElsewhere);
+  EXPECT_EQ(found.length, kBytes);
+  EXPECT_FALSE(store->Find(ns, wanted).ok());
+  EXPECT_EQ(PutKey(key, kBytes), StatusCode::kExists);
+}
+
+TEST_F(ChunkStoreNvme, DamageOnTheDeviceIsAMissThatTheNextPutHeals) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  const uint64_t key = FirstOut(40);
+  for (uint64_t at = 0; at < medium->bytes(); at += 128 * kKiB) medium->FlipBit(at + 5000, 3);
+  EXPECT_EQ(Get(key, kBytes), StatusCode::kNotFound);
+  EXPECT_EQ(TierOf(key), "none");
+  EXPECT_EQ(nvme().load_corrupt, 1u);
+  EXPECT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+  EXPECT_EQ(Get(key, kBytes), StatusCode::kOk);
+  ExpectAccountsAddUp();
+}
+
+TEST_F(ChunkStoreNvme, AReadErrorIsAMissThatTheNextPutHeals) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  const uint64_t key = FirstOut(40);
+  device->faults().read_error = 1000;
+  EXPECT_NE(Get(key, kBytes), StatusCode::kOk);
+  EXPECT_EQ(TierOf(key), "none");
+  device->faults().read_error = 0;
+  EXPECT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+  EXPECT_EQ(Get(key, kBytes), StatusCode::kOk);
+}
+
+TEST_F(ChunkStoreNvme, ADeviceThatCannotBeWrittenStillServes) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  device->faults().write_error = 1000;
+  for (uint64_t key = 100; key < 140; ++key) {
+    ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk) << key;
+    RunUntil([&] { return store->stats().nvme.demoting == 0; });
+  }
+  EXPECT_TRUE(nvme().log.writes.breaker_open);
+  uint32_t found = 0;
+  for (uint64_t key = 0; key < 40; ++key) found += Get(key, kBytes) == StatusCode::kOk;
+  EXPECT_EQ(found, 40u);
+  device->faults().write_error = 0;
+  AdvanceTo(now_ns + 120 * kSecondNs);
+  ASSERT_EQ(PutKey(500, kBytes), StatusCode::kOk);
+  Settle();
+  EXPECT_TRUE(Durable(500));
+}
+
+TEST_F(ChunkStoreNvme, AFullLogMakesRoomAndKeepsWhatIsUsed) {
+  OpenNvme(4, 8);
+  for (uint64_t key = 0; key < 200; ++key) {
+    ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk) << key;
+    Settle();
+    // Two that are used over and over outlive what nobody asks for.
+    if (key >= 2) {
+      EXPECT_EQ(Get(0, kBytes), StatusCode::kOk) << key;
+      EXPECT_EQ(Get(1, kBytes), StatusCode::kOk) << key;
+    }
+    const NvmeStats stats = nvme();
+    ASSERT_LE(stats.log.segments.live_bytes, stats.bytes);
+  }
+  EXPECT_GT(nvme().reclaims, 10u);
+  EXPECT_GT(nvme().evicted, 100u);
+  // What the index promises can be had.
+  uint32_t found = 0;
+  for (uint64_t key = 0; key < 200; ++key) {
+    if (TierOf(key) == "none") continue;
+    EXPECT_EQ(Get(key, kBytes), StatusCode::kOk) << key;
+    ++found;
+  }
+  EXPECT_GE(found, 25u);
+  ExpectAccountsAddUp();
+}
+
+TEST_F(ChunkStoreNvme, LeasedChunksOutliveReclaimOnBothTiers) {
+  OpenNvme(4, 8);
+  Fill(0, 4);
+  const int64_t until = now_ns + 1'000'000 * kSecondNs;
+  for (uint64_t key = 0; key < 4; ++key) {
+    ASSERT_EQ(store->Lease(ns, KeyOf(key), until), StatusCode::kOk);
+  }
+  Fill(10, 150);
+  for (uint64_t key = 0; key < 4; ++key) EXPECT_EQ(Get(key, kBytes), StatusCode::kOk) << key;
+}
+
+TEST_F(ChunkStoreNvme, RemovedWhileItIsWritten) {
+  OpenNvme(4, 24);
+  ASSERT_EQ(Put(*session, 1, kBytes), StatusCode::kOk);
+  RunUntil([&] { return store->stats().nvme.demoting == 1; });
+  ASSERT_EQ(nvme().demoting, 1u);
+  EXPECT_EQ(store->Remove(ns, KeyOf(1)), StatusCode::kOk);
+  ASSERT_EQ(PutKey(2, kBytes), StatusCode::kOk);  // may take the chunk's place in the table
+  Settle();
+  EXPECT_EQ(TierOf(1), "none");
+  EXPECT_EQ(nvme().chunk_count, 1u);
+  EXPECT_EQ(nvme().log.segments.live_bytes, shm::RecordBytes(kBytes));
+  EXPECT_EQ(Get(2, kBytes), StatusCode::kOk);
+}
+
+TEST_F(ChunkStoreNvme, RemovedOrClearedWhileItIsLoaded) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  const uint64_t key = FirstOut(40);
+  ASSERT_TRUE(Look(key).loading);
+  EXPECT_EQ(store->Remove(ns, KeyOf(key)), StatusCode::kOk);
+  Settle();
+  EXPECT_EQ(Look(key).status, StatusCode::kNotFound);
+  const uint64_t other = FirstOut(40);
+  ASSERT_TRUE(Look(other).loading);
+  Clear("ns");
+  Settle();
+  EXPECT_EQ(Look(other).status, StatusCode::kNotFound);
+  EXPECT_EQ(store->stats().chunk_count, 0u);
+  EXPECT_EQ(nvme().chunk_count, 0u);
+  EXPECT_EQ(nvme().log.segments.live_bytes, 0u);
+  ExpectAccountsAddUp();
+}
+
+TEST_F(ChunkStoreNvme, AnEpochThatEndsWhileChunksMoveIsGoneForGood) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  ASSERT_TRUE(Look(FirstOut(40)).loading);
+  ASSERT_EQ(Put(*session, 77, kBytes), StatusCode::kOk);
+  store->PollNvme(now_ns);
+  const uint32_t old = ns;
+  const uint64_t before = store->namespaces_version();
+  const Result<NamespaceInfo> bumped = store->BumpEpoch("ns");
+  ASSERT_TRUE(bumped.ok());
+  ns = bumped->ref.id;
+  const uint64_t version = store->namespaces_version();
+  EXPECT_GT(version, before);
+  EXPECT_EQ(store->NamespacesStored(version).code(), StatusCode::kBusy);
+  RunUntil([&] { return store->NamespacesStored(version).ok(); });
+  ASSERT_TRUE(store->NamespacesStored(version).ok());
+  Crash();
+  EXPECT_NE(ns, old);
+  EXPECT_EQ(ns, bumped->ref.id);
+  EXPECT_EQ(store->FindNamespace("ns")->epoch, 1u);
+  EXPECT_EQ(store->stats().chunk_count, 0u);
+  for (uint64_t key = 0; key < 40; ++key) EXPECT_EQ(Look(key).status, StatusCode::kNotFound);
+}
+
+TEST_F(ChunkStoreNvme, ABumpThatCannotBeStoredSaysSo) {
+  OpenNvme(4, 24);
+  Fill(0, 4);
+  device->faults().write_error = 1000;
+  ASSERT_TRUE(store->BumpEpoch("ns").ok());
+  const uint64_t version = store->namespaces_version();
+  RunUntil([&] { return store->NamespacesStored(version).code() == StatusCode::kIoError; });
+  EXPECT_EQ(store->NamespacesStored(version).code(), StatusCode::kIoError);
+  device->faults().write_error = 0;
+  RunUntil([&] { return store->NamespacesStored(version).ok(); });
+  EXPECT_TRUE(store->NamespacesStored(version).ok());
+}
+
+TEST_F(ChunkStoreNvme, AllOfItSurvivesARestart) {
+  OpenNvme(4, 24);
+  for (uint64_t key = 0; key < 60; ++key) {
+    ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+    Settle();
+  }
+  ASSERT_EQ(Put(*session, 60, kBytes), StatusCode::kOk);  // written by the drain
+  const uint32_t id = ns;
+  Restart();
+  EXPECT_EQ(ns, id);
+  EXPECT_EQ(store->FindNamespace("ns")->chunk_count, 61u);
+  EXPECT_EQ(nvme().recovered, 61u);
+  for (uint64_t key = 0; key <= 60; ++key) EXPECT_EQ(Get(key, kBytes), StatusCode::kOk) << key;
+  ExpectAccountsAddUp();
+}
+
+TEST_F(ChunkStoreNvme, WhatIsDurableSurvivesTheLossOfPower) {
+  OpenNvme(4, 24);
+  std::vector<uint64_t> durable;
+  for (uint64_t key = 0; key < 90; ++key) {
+    ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+    for (int steps = 0; steps < 40; ++steps) Step();
+    if (key % 30 != 29) continue;
+    durable.clear();
+    for (uint64_t at = 0; at <= key; ++at) {
+      if (Durable(at)) durable.push_back(at);
+    }
+    Crash();
+    for (const uint64_t at : durable) EXPECT_EQ(Get(at, kBytes), StatusCode::kOk) << at;
+  }
+  EXPECT_GT(durable.size(), 20u);
+}
+
+TEST_F(ChunkStoreNvme, IdsOfForgottenNamespacesAreNeverGivenAgain) {
+  OpenNvme(4, 24);
+  NamespaceSpec spec;
+  spec.label = "gone";
+  const uint32_t gone = store->RegisterNamespace(spec)->ref.id;
+  Fill(0, 4);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(store->BumpEpoch("gone").ok());
+  const uint64_t version = store->namespaces_version();
+  RunUntil([&] { return store->NamespacesStored(version).ok(); });
+  Restart();
+  spec.label = "new";
+  EXPECT_GT(store->RegisterNamespace(spec)->ref.id, gone + 3);
+}
+
+TEST_F(ChunkStoreNvme, ANamespaceThatDiffersIsRefusedAfterARestartToo) {
+  OpenNvme(4, 24);
+  NamespaceSpec spec;
+  spec.label = "other";
+  spec.model = "a";
+  spec.layer_bytes = {1, 2, 3};
+  spec.groups = {GroupRule{}, GroupRule{.trailing = 4}};
+  ASSERT_TRUE(store->RegisterNamespace(spec).ok());
+  Restart();
+  EXPECT_TRUE(store->RegisterNamespace(spec).ok());
+  spec.layer_bytes[1] = 5;
+  EXPECT_EQ(store->RegisterNamespace(spec).status().code(), StatusCode::kInvalid);
+}
+
+TEST_F(ChunkStoreNvme, AnothersDeviceTurnsTheTierOffAndIsLeftAlone) {
+  OpenNvme(4, 24);
+  Fill(0, 10);
+  Restart();
+  ShutDown();
+  options.tenant = "other";
+  Boot();
+  EXPECT_EQ(store->nvme_why_off().code(), StatusCode::kDenied);
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  EXPECT_EQ(Get(1, kBytes), StatusCode::kOk);
+  ASSERT_TRUE(store->BumpEpoch("ns").ok());
+  EXPECT_EQ(store->NamespacesStored(store->namespaces_version()).code(), StatusCode::kIoError);
+  ShutDown();
+  options.tenant = "test";
+  Boot();
+  EXPECT_EQ(Get(1, kBytes), StatusCode::kOk);
+  EXPECT_EQ(nvme().recovered, 10u);
+}
+
+TEST_F(ChunkStoreNvme, OnTheSecondHitOnlyWhatWasUsedIsWritten) {
+  OpenNvme(4, 24);
+  ShutDown();
+  options.nvme.admission = NvmeAdmission::kSecondHit;
+  Boot();
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  ASSERT_EQ(PutKey(2, kBytes), StatusCode::kOk);
+  EXPECT_EQ(Get(2, kBytes), StatusCode::kOk);
+  Settle();
+  EXPECT_FALSE(Durable(1));
+  EXPECT_TRUE(Durable(2));
+}
+
+TEST_F(ChunkStoreNvme, ADaysBytesAreNotExceeded) {
+  OpenNvme(8, 24);
+  ShutDown();
+  options.nvme.admission = NvmeAdmission::kBytesADay;
+  options.nvme.bytes_a_day = 48 * kMiB;  // 16 MiB at once
+  Boot();
+  const auto put = [&](uint64_t from, uint64_t to) {
+    for (uint64_t key = from; key < to; ++key) {
+      ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+      Settle();
+    }
+  };
+  put(0, 100);
+  EXPECT_LE(nvme().demoted_bytes, 16 * kMiB);
+  EXPECT_GE(nvme().demoted_bytes, 15 * kMiB);
+  AdvanceTo(now_ns + 86'400 * kSecondNs / 24);  // 2 MiB more
+  put(100, 120);
+  EXPECT_LE(nvme().demoted_bytes, 18 * kMiB + 1);
+  EXPECT_GE(nvme().demoted_bytes, 17 * kMiB);
+}
+
+// A client that writes to its leased segment after the commit.
+TEST_F(ChunkStoreNvme, ChangedBytesAreNotWrittenOut) {
+  OpenNvme(4, 24);
+  const PutGrant grant = Begin(*session, 1, kBytes);
+  ASSERT_EQ(grant.status, StatusCode::kOk);
+  StoreTest::Fill(*session, grant, 1, kBytes, 1);
+  ASSERT_EQ(Commit(*session, grant.claim), StatusCode::kOk);
+  session->At(grant.location)[shm::kRecordHeaderBytes + 100] ^= std::byte{1};
+  Settle();
+  EXPECT_EQ(TierOf(1), "none");
+  EXPECT_EQ(nvme().demoted, 0u);
+  EXPECT_EQ(store->stats().corrupt_moves, 1u);
+}
+
+}  // namespace
+}  // namespace terrace
