@@ -17,10 +17,12 @@
 namespace terrace {
 namespace {
 
-constexpr std::array kRootKeys = {"socket", "socket_mode", "dram",      "segment", "index_slots",
-                                  "policy", "huge_pages",  "log_level", "tenant"};
-constexpr std::array kTenantKeys = {"name", "uids", "dram"};
+constexpr std::array kRootKeys = {
+    "socket",       "socket_mode",    "dram",   "segment",    "index_slots", "nvme", "nvme_bytes",
+    "nvme_segment", "nvme_admission", "policy", "huge_pages", "log_level",   "tenant"};
+constexpr std::array kTenantKeys = {"name", "uids", "dram", "nvme_bytes"};
 constexpr std::string_view kDramExamples = "\"4GiB\" or \"512MiB\", or \"auto\"";
+constexpr std::string_view kNvmeExamples = "\"64GiB\" or \"2TiB\", or \"auto\"";
 constexpr std::string_view kShareExamples = "\"4GiB\" or \"512MiB\"";
 
 // Edit distance, for "did you mean".
@@ -73,7 +75,9 @@ class Reader {
                   uint64_t* out) const;
   Status ReadText(const toml::table& table, const char* key, const Right& right,
                   std::string* out) const;
-  Status ReadSegment(const toml::table& table, Config* config) const;
+  Status ReadSegment(const toml::table& table, const char* key, uint64_t* out) const;
+  Status ReadNvme(const toml::table& table, Config* config) const;
+  Status ReadAdmission(const toml::table& table, Config* config) const;
   Status ReadIndexSlots(const toml::table& table, Config* config) const;
   Status ReadWords(const toml::table& table, Config* config) const;
   Status ReadTenant(const toml::table& table, TenantConfig* tenant) const;
@@ -148,17 +152,64 @@ Status Reader::ReadText(const toml::table& table, const char* key, const Right& 
   return Status::Ok();
 }
 
-Status Reader::ReadSegment(const toml::table& table, Config* config) const {
-  uint64_t bytes = config->segment_bytes;
-  Status read = ReadSize(table, "segment", "\"32MiB\", or \"auto\"", &bytes);
+Status Reader::ReadSegment(const toml::table& table, const char* key, uint64_t* out) const {
+  uint64_t bytes = *out;
+  Status read = ReadSize(table, key, "\"32MiB\", or \"auto\"", &bytes);
   if (!read.ok()) return read;
   const bool power = (bytes & (bytes - 1)) == 0;
   if (bytes != 0 && (bytes < kSegmentBytesMin || bytes > kSegmentBytesMax || !power)) {
-    return Wrong(*table.get("segment"), "segment",
+    return Wrong(*table.get(key), key,
                  {.what = "\"auto\" or a power of two from \"2MiB\" to \"1GiB\""});
   }
-  config->segment_bytes = bytes;
+  *out = bytes;
   return Status::Ok();
+}
+
+// One path, or a list of them.
+Status Reader::ReadNvme(const toml::table& table, Config* config) const {
+  const toml::node* node = table.get("nvme");
+  if (node == nullptr) return Status::Ok();
+  const Right right = from_ == From::kFile
+                          ? Right{.what = "a list of paths", .examples = "[\"/var/lib/terrace\"]"}
+                          : Right{.what = "a path", .examples = "/var/lib/terrace"};
+  std::vector<std::string> paths;
+  const auto take = [&paths](const toml::node& path) {
+    const auto text = path.value_exact<std::string>();
+    if (!text || text->empty()) return false;
+    paths.push_back(*text);
+    return true;
+  };
+  if (!node->is_array() && !take(*node)) return Wrong(*node, "nvme", right);
+  if (const toml::array* list = node->as_array()) {
+    for (const toml::node& path : *list) {
+      if (!take(path)) return Wrong(*node, "nvme", right);
+    }
+  }
+  config->nvme = std::move(paths);
+  return Status::Ok();
+}
+
+Status Reader::ReadAdmission(const toml::table& table, Config* config) const {
+  const toml::node* node = table.get("nvme_admission");
+  if (node == nullptr) return Status::Ok();
+  const std::string word = node->value_exact<std::string>().value_or("");
+  constexpr std::string_view kADay = "/day";
+  if (word == "always" || word == "second-hit") {
+    config->nvme_admission =
+        word == "always" ? NvmeAdmission::kAlways : NvmeAdmission::kSecondHit;
+    return Status::Ok();
+  }
+  if (word.ends_with(kADay)) {
+    const Result<uint64_t> bytes =
+        ParseSize(std::string_view(word).substr(0, word.size() - kADay.size()));
+    if (bytes.ok() && *bytes != 0) {
+      config->nvme_admission = NvmeAdmission::kBytesADay;
+      config->nvme_bytes_a_day = *bytes;
+      return Status::Ok();
+    }
+  }
+  return Wrong(*node, "nvme_admission",
+               {.what = "\"always\", \"second-hit\" or a size a day", .examples = "\"500GiB/day\""});
 }
 
 Status Reader::ReadIndexSlots(const toml::table& table, Config* config) const {
@@ -211,8 +262,11 @@ Status Reader::ReadRoot(const toml::table& table, Config* config) const {
   for (const Status& status :
        {CheckKeys(table, kRootKeys),
         ReadText(table, "socket", from_ == From::kFile ? kString : kPath, &config->socket),
-        ReadSize(table, "dram", kDramExamples, &config->dram_bytes), ReadSegment(table, config),
-        ReadIndexSlots(table, config), ReadWords(table, config)}) {
+        ReadSize(table, "dram", kDramExamples, &config->dram_bytes),
+        ReadSegment(table, "segment", &config->segment_bytes), ReadNvme(table, config),
+        ReadSize(table, "nvme_bytes", kNvmeExamples, &config->nvme_bytes),
+        ReadSegment(table, "nvme_segment", &config->nvme_segment_bytes),
+        ReadAdmission(table, config), ReadIndexSlots(table, config), ReadWords(table, config)}) {
     if (!status.ok()) return status;
   }
   if (const toml::node* node = table.get("socket_mode")) {
@@ -228,7 +282,8 @@ Status Reader::ReadRoot(const toml::table& table, Config* config) const {
 Status Reader::ReadTenant(const toml::table& table, TenantConfig* tenant) const {
   for (const Status& status :
        {CheckKeys(table, kTenantKeys), ReadText(table, "name", kString, &tenant->name),
-        ReadSize(table, "dram", kShareExamples, &tenant->dram_bytes)}) {
+        ReadSize(table, "dram", kShareExamples, &tenant->dram_bytes),
+        ReadSize(table, "nvme_bytes", kShareExamples, &tenant->nvme_bytes)}) {
     if (!status.ok()) return status;
   }
   const std::string where = Where(table.source());
@@ -352,7 +407,7 @@ Status ApplyFlag(const std::string& flag, const std::string& value, Config* conf
 }
 
 Status CheckConfig(const Config& config) {
-  uint64_t shares = 0;
+  uint64_t shares = 0, nvme_shares = 0;
   for (size_t i = 0; i < config.tenants.size(); ++i) {
     const TenantConfig& tenant = config.tenants[i];
     if (tenant.name == "default") {
@@ -363,10 +418,22 @@ Status CheckConfig(const Config& config) {
       return Status(StatusCode::kInvalid, "two tenants are named '" + tenant.name + "'");
     }
     shares += tenant.dram_bytes;
+    nvme_shares += tenant.nvme_bytes;
   }
   if (config.dram_bytes != 0 && shares >= config.dram_bytes) {
     return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(shares) +
                                             " of dram = " + FormatSize(config.dram_bytes) +
+                                            ": leave room for the default tenant");
+  }
+  if (nvme_shares != 0 && config.nvme.empty()) {
+    return Status(StatusCode::kInvalid,
+                  "a tenant has nvme_bytes, and there is no nvme: name a path, such as nvme = "
+                  "[\"/var/lib/terrace\"]");
+  }
+  const uint64_t nvme = config.nvme_bytes == 0 ? kNvmeBytesDefault : config.nvme_bytes;
+  if (nvme_shares >= nvme) {
+    return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(nvme_shares) +
+                                            " of nvme_bytes = " + FormatSize(nvme) +
                                             ": leave room for the default tenant");
   }
   return Status::Ok();

@@ -15,6 +15,7 @@
 
 #include "storage/base/log.h"
 #include "storage/base/result.h"
+#include "storage/engine/nvme_tier.h"
 
 namespace terrace {
 
@@ -22,6 +23,7 @@ struct TenantConfig {
   std::string name;
   std::vector<uid_t> uids;
   uint64_t dram_bytes = 0;
+  uint64_t nvme_bytes = 0;  // 0: no NVMe tier
 };
 
 struct Config {
@@ -30,12 +32,20 @@ struct Config {
   uint64_t dram_bytes = 0;     // 0: auto
   uint64_t segment_bytes = 0;  // 0: by the size of the pool
   uint64_t index_slots = 0;    // 0: by the size of the pool
+  std::vector<std::string> nvme;    // folders, files or block devices; empty: no NVMe tier
+  uint64_t nvme_bytes = 0;          // 0: kNvmeBytesDefault in files, all of block devices
+  uint64_t nvme_segment_bytes = 0;  // 0: by nvme_bytes
+  NvmeAdmission nvme_admission = NvmeAdmission::kAlways;
+  uint64_t nvme_bytes_a_day = 0;  // of kBytesADay
   std::string policy = "gittins";
   bool huge_pages = true;
   LogLevel log_level = LogLevel::kInfo;
   // Besides "default", which takes the rest of dram and admits the daemon's own user and root.
   std::vector<TenantConfig> tenants;
 };
+
+// What files may take when nobody says how much.
+inline constexpr uint64_t kNvmeBytesDefault = 32 * kGiB;
 
 // $XDG_RUNTIME_DIR/terrace/terraced.sock, or /run/terrace/terraced.sock for root or without it.
 std::string DefaultSocket();

@@ -4,8 +4,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <filesystem>
 
+#include "daemon/app/nvme_device.h"
 #include "storage/base/limits.h"
 #include "storage/mem/descriptor_limit.h"
 #include "storage/mem/guarded_copy.h"
@@ -20,6 +22,24 @@ uint64_t RandomWord() {
     if (getrandom(&word, sizeof word, 0) != sizeof word) word = 0;
   }
   return word;
+}
+
+// Larger at every start, as far as the machine's clock goes forward.
+uint64_t RealtimeNs() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(std::max<time_t>(now.tv_sec, 1)) * kNsPerSecond +
+         static_cast<uint64_t>(now.tv_nsec);
+}
+
+// What the default tenant has, when block devices do not say it themselves.
+uint64_t NvmeBytes(const Config& config) {
+  if (config.nvme_bytes != 0) return config.nvme_bytes;
+  for (const std::string& path : config.nvme) {
+    std::error_code error;
+    if (!std::filesystem::is_block_file(path, error)) return kNvmeBytesDefault;
+  }
+  return 0;
 }
 
 Status FillDram(Config* config) {
@@ -54,6 +74,11 @@ std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
     const ChunkStoreStats stats = shard.store(tenant)->stats();
     text += "; tenant " + tenant + ": " + std::to_string(stats.segments.total) + " segments of " +
             FormatSize(stats.segment_bytes) + " on " + FormatSize(stats.page_bytes) + " pages";
+    if (!stats.nvme.configured) continue;
+    text += stats.nvme.state == NvmeState::kReady
+                ? ", nvme " + FormatSize(stats.nvme.bytes) + " by " + stats.nvme.device + " with " +
+                      std::to_string(stats.nvme.chunk_count) + " chunks"
+                : ", nvme " + std::string(NvmeStateName(stats.nvme.state));
   }
   return text;
 }
@@ -78,6 +103,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
                          .boot_epoch = RandomWord(),
                          .version = TERRACE_VERSION};
   uint64_t rest = config.dram_bytes;
+  uint64_t nvme_rest = NvmeBytes(config);
   const auto add = [&](const std::string& name, uint64_t bytes, std::vector<uid_t> uids) {
     ChunkStoreOptions options;
     options.tenant = name;
@@ -91,11 +117,29 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
     shard.tenants.push_back(std::move(options));
     control.tenants.push_back({name, std::move(uids)});
   };
+  const auto add_nvme = [&](uint64_t bytes) -> Status {
+    ChunkStoreOptions& options = shard.tenants.back();
+    Result<std::unique_ptr<BlockDevice>> device =
+        OpenNvmeDevice(config, options.tenant, bytes, daemon->clock_);
+    if (!device.ok()) return device.status();
+    shard.nvme[options.tenant] = *std::move(device);
+    options.nvme.segment_bytes = NvmeSegmentBytes(config, bytes);
+    options.nvme.admission = config.nvme_admission;
+    options.nvme.bytes_a_day = config.nvme_bytes_a_day;
+    options.nvme.sequence_floor = RealtimeNs();
+    return Status::Ok();
+  };
   for (const TenantConfig& tenant : config.tenants) {
     add(tenant.name, tenant.dram_bytes, tenant.uids);
     rest -= tenant.dram_bytes;
+    if (tenant.nvme_bytes == 0) continue;
+    if (Status added = add_nvme(tenant.nvme_bytes); !added.ok()) return added;
+    nvme_rest -= tenant.nvme_bytes;
   }
   add("default", rest, {geteuid(), 0});
+  if (!config.nvme.empty()) {
+    if (Status added = add_nvme(nvme_rest); !added.ok()) return added;
+  }
 
   // A descriptor a segment, another while it is sent, and those of sessions.
   Status limit = RaiseDescriptorLimit(2 * kSegmentCountMax + 8 * kSessionCountMax);

@@ -11,6 +11,7 @@
 #include "daemon/app/instance_lock.h"
 #include "daemon/control/control_server.h"
 #include "daemon/session/shard.h"
+#include "storage/base/clock.h"
 
 namespace terrace {
 
@@ -31,6 +32,7 @@ class Daemon {
   explicit Daemon(InstanceLock lock) : lock_(std::move(lock)) {}
 
   InstanceLock lock_;
+  const SystemClock clock_;
   std::string socket_;
   std::string memory_;  // of the pool, in words
   std::unique_ptr<Shard> shard_;

@@ -191,16 +191,13 @@ struct MessageChunks::GetState {
 
 // Pins once nothing is awaited any more: a pin that is held through a wait would strand its
 // segment, and our mapping of it would go.
-bool MessageChunks::Look(GetState& get, bool expired) {
-  if (get.wait && !expired) {
-    for (const GetState::Key& key : get.keys) {
-      shm::Found found;
-      const uint64_t hash = shm::KeyHash(key.key, get.namespace_id, index_.seed);
-      if (!key.key.valid()) continue;
-      const shm::Look look = shm::Find(index_, key.key, get.namespace_id, hash, &found);
-      if (look == shm::Look::kFilling) return false;
-    }
+bool MessageChunks::Look(GetState& get, int64_t deadline_ns, bool expired) {
+  bool awaits = false;
+  for (const GetState::Key& key : get.keys) {
+    // All of them: what is on NVMe is read at once.
+    if (!expired && key.key.valid()) awaits |= AwaitsKey(get, key.key, deadline_ns);
   }
+  if (awaits) return false;
   std::vector<uint64_t> touches;
   for (GetState::Key& key : get.keys) {
     key.code = StatusCode::kInvalid;
@@ -223,6 +220,16 @@ bool MessageChunks::Look(GetState& get, bool expired) {
   // Last first: a prefix outlives what hangs on it.
   for (auto touch = touches.rbegin(); touch != touches.rend(); ++touch) store_.Touch(*touch);
   return true;
+}
+
+bool MessageChunks::AwaitsKey(const GetState& get, const shm::ChunkKey& key, int64_t deadline_ns) {
+  shm::Found found;
+  const uint64_t hash = shm::KeyHash(key, get.namespace_id, index_.seed);
+  const shm::Look look = shm::Find(index_, key, get.namespace_id, hash, &found);
+  if (look == shm::Look::kFilling) return get.wait;
+  if (look != shm::Look::kElsewhere) return false;
+  const LoadWish wish{.io_class = IoClass::kDeadline, .deadline_ns = deadline_ns};
+  return store_.FindOrLoad(session_, get.namespace_id, key, nullptr, wish, MonotonicNs()).loading;
 }
 
 bool MessageChunks::CopyOut(const GetState& get, size_t index, kj::byte* into) {
@@ -266,8 +273,8 @@ kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<Connect
   });
   return OnShardLater<Done>(shard_,
                             [this, state, deadline](const Reply<Done>& reply) {
-                              const auto look = [this, state, reply](bool expired) {
-                                const bool done = Look(*state, expired);
+                              const auto look = [this, state, reply, deadline](bool expired) {
+                                const bool done = Look(*state, deadline, expired);
                                 if (done) reply.Fulfill(Done{});
                                 return done;
                               };
@@ -297,6 +304,37 @@ kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<Connect
             .attach(kj::mv(charge));
       })
       .attach(kj::mv(end));
+}
+
+kj::Promise<kj::Own<std::vector<StatusCode>>> MessageChunks::Prefetch(PrefetchContext context) {
+  using Codes = std::vector<StatusCode>;
+  const auto params = context.getParams();
+  KJ_REQUIRE(params.getKeys().size() <= kBatchKeysMax, "a call names at most 256 keys",
+             params.getKeys().size());
+  std::vector<shm::ChunkKey> keys;
+  for (const auto key : params.getKeys()) keys.push_back(FromRpc(key));
+  const uint32_t id = params.getNamespaceId();
+  const int64_t deadline = DeadlineNs(params.getDeadlineMs(), kNsPerSecond);
+  return OnShardLater<Codes>(shard_, [this, keys = std::move(keys), id,
+                                      deadline](const Reply<Codes>& reply) {
+    const auto look = [this, keys, id, deadline, reply](bool expired) {
+      const LoadWish wish{.io_class = IoClass::kPrefetch, .deadline_ns = deadline};
+      Codes codes;
+      bool loading = false;
+      for (const shm::ChunkKey& key : keys) {
+        codes.push_back(StatusCode::kInvalid);
+        if (!key.valid()) continue;
+        const Sought sought =
+            store_.FindOrLoad(session_, id, key, nullptr, wish, MonotonicNs());
+        codes.back() = sought.loading && expired ? StatusCode::kDeadline : sought.status;
+        loading |= sought.loading;
+      }
+      if (loading && !expired) return false;
+      reply.Fulfill(std::move(codes));
+      return true;
+    };
+    shard_.WaitSettled(tenant_, deadline, look);
+  });
 }
 
 // The caller names an id without its live word.

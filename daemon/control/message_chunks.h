@@ -30,6 +30,8 @@ class MessageChunks {
 
   using PutContext = capnp::CallContext<rpc::Session::PutParams, rpc::Session::PutResults>;
   using GetContext = capnp::CallContext<rpc::Session::GetParams, rpc::Session::GetResults>;
+  using PrefetchContext =
+      capnp::CallContext<rpc::Session::PrefetchParams, rpc::Session::PrefetchResults>;
   using MatchContext = capnp::CallContext<rpc::Session::MatchParams, rpc::Session::MatchResults>;
 
   // Both throw, naming the limit, when the call or the connection carries too much; answers that
@@ -37,6 +39,8 @@ class MessageChunks {
   // that is damaged is dropped, so that the next put heals it.  Its promise may be cancelled.
   kj::Promise<void> Put(PutContext context, std::shared_ptr<ConnectionLoad> load);
   kj::Promise<void> Get(GetContext context, std::shared_ptr<ConnectionLoad> load);
+  // Brings what is on NVMe into DRAM; one code a key, in order.
+  kj::Promise<kj::Own<std::vector<StatusCode>>> Prefetch(PrefetchContext context);
   // Looks at the index itself, as any client does; of an ended namespace id all is absent.
   void Match(MatchContext context);
 
@@ -51,7 +55,8 @@ class MessageChunks {
   // On the shard's thread.
   void Claim(PutState& put, int64_t deadline_ns);
   void Commit(PutState& put);
-  bool Look(GetState& get, bool expired);
+  bool Look(GetState& get, int64_t deadline_ns, bool expired);
+  bool AwaitsKey(const GetState& get, const shm::ChunkKey& key, int64_t deadline_ns);
   void Drop(uint32_t namespace_id, const shm::ChunkKey& key, const shm::Location& location);
   std::atomic<uint64_t>* TakePin(std::vector<uint32_t>* held);
   void Unpin(const std::vector<uint32_t>& held);

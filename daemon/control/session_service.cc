@@ -246,13 +246,7 @@ auto Answer(Context context) {
 }  // namespace
 
 kj::Promise<void> SessionService::prefetch(PrefetchContext context) {
-  const uint32_t id = context.getParams().getNamespaceId();
-  return EachKey(context.getParams().getKeys(),
-                 [id](ChunkStore& store, const shm::ChunkKey& key) {
-                   const Result<ReadyChunk> found = store.Find(id, key);
-                   return found.ok() ? StatusCode::kOk : found.status().code();
-                 })
-      .then(Answer(context));
+  return chunks_.Prefetch(context).then(Answer(context));
 }
 
 kj::Promise<void> SessionService::remove(RemoveContext context) {

@@ -33,6 +33,50 @@ json::object TierJson(const ChunkStoreStats& stats) {
           {"segments", SegmentsJson(stats.segments)}};
 }
 
+json::object NvmeJson(const NvmeStats& nvme) {
+  const LogSegmentCounts& segments = nvme.log.segments;
+  json::object out{{"tier", "nvme"},
+                   {"state", NvmeStateName(nvme.state)},
+                   {"why_off", nvme.why_off},
+                   {"device", nvme.device},
+                   {"bytes", nvme.bytes},
+                   {"allocated_bytes", nvme.allocated_bytes},
+                   {"live_bytes", segments.live_bytes},
+                   {"chunks", nvme.chunk_count},
+                   {"segment_bytes", nvme.log.identity.segment_bytes},
+                   {"segments", json::object{{"total", segments.total},
+                                             {"free", segments.free},
+                                             {"open", segments.open},
+                                             {"sealed", segments.sealed},
+                                             {"reclaiming", segments.reclaiming},
+                                             {"quarantined", segments.quarantined}}},
+                   {"write_breaker_open", nvme.log.writes.breaker_open},
+                   {"read_breaker_open", nvme.log.reads.breaker_open},
+                   {"namespaces_error", nvme.namespaces_error}};
+  const std::pair<const char*, uint64_t> counters[] = {
+      {"demote_queue", nvme.demote_queue},
+      {"demoting", nvme.demoting},
+      {"loading", nvme.loading},
+      {"demoted", nvme.demoted},
+      {"demoted_bytes", nvme.demoted_bytes},
+      {"demote_failed", nvme.demote_failed},
+      {"demote_declined", nvme.demote_declined},
+      {"loads", nvme.loads},
+      {"load_bytes", nvme.load_bytes},
+      {"load_failed", nvme.load_failed},
+      {"corrupt", nvme.load_corrupt},
+      {"evicted", nvme.evicted},
+      {"evicted_bytes", nvme.evicted_bytes},
+      {"moved", nvme.moved},
+      {"moved_bytes", nvme.moved_bytes},
+      {"reclaims", nvme.reclaims},
+      {"recovered", nvme.recovered},
+      {"refused", nvme.refused},
+      {"written_bytes", nvme.log.writes.written_bytes}};
+  for (const auto& [name, value] : counters) out[name] = value;
+  return out;
+}
+
 json::object CountersJson(const ChunkStoreStats& stats) {
   return {{"puts", stats.puts},
           {"put_bytes", stats.put_bytes},
@@ -56,6 +100,8 @@ json::object CountersJson(const ChunkStoreStats& stats) {
 
 json::object TenantJson(const std::string& name, ChunkStore& store) {
   const ChunkStoreStats stats = store.stats();
+  json::array tiers{TierJson(stats)};
+  if (stats.nvme.configured) tiers.push_back(NvmeJson(stats.nvme));
   json::array namespaces;
   for (const NamespaceInfo& info : store.Namespaces()) {
     namespaces.push_back(json::object{{"label", info.spec.label},
@@ -70,7 +116,7 @@ json::object TenantJson(const std::string& name, ChunkStore& store) {
           {"chunks", stats.chunk_count},
           {"filling", stats.filling_count},
           {"chunk_bytes_max", store.chunk_bytes_max()},
-          {"tiers", json::array{TierJson(stats)}},
+          {"tiers", std::move(tiers)},
           {"index", json::object{{"slots", stats.index_slots}, {"used", stats.index_used}}},
           {"counters", CountersJson(stats)},
           {"namespaces", std::move(namespaces)}};
@@ -87,6 +133,14 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
       warnings.push_back(json::string("tenant '" + name +
                                       "' runs on 4 KiB pages: `terrace doctor` prints the two "
                                       "lines that give huge pages"));
+    }
+    const NvmeStats nvme = store.stats().nvme;
+    if (nvme.configured && nvme.state == NvmeState::kOff) {
+      warnings.push_back(json::string("the NVMe tier of tenant '" + name + "' is off: " + nvme.why_off));
+    }
+    if (nvme.log.writes.breaker_open || nvme.log.reads.breaker_open) {
+      warnings.push_back(json::string("the NVMe tier of tenant '" + name +
+                                      "' fails: see its breakers, and the daemon's log"));
     }
     tenants.push_back(TenantJson(name, store));
   }

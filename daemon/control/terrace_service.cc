@@ -16,6 +16,9 @@ namespace {
 constexpr uint32_t kListMax = 4096;
 constexpr size_t kClientNameBytesMax = 256;
 
+// Two copies of a table are written and synced, after what is on its way.
+constexpr int64_t kBumpNsMax = 10 * kNsPerSecond;
+
 // One clearing of a namespace.
 struct Clearing {
   std::string tenant, label;
@@ -35,6 +38,26 @@ void ClearSlice(Shard& shard, const std::shared_ptr<Clearing>& clearing,
   clearing->dropped += *dropped;
   if (clearing->cursor == 0) return reply.Fulfill(clearing->dropped);
   shard.Post([&shard, clearing, reply] { ClearSlice(shard, clearing, reply); });
+}
+
+// Answers once no restart can bring the ended epoch back.
+void Bump(Shard& shard, const std::string& tenant, const std::string& label,
+          const Reply<Result<NamespaceInfo>>& reply) {
+  ChunkStore& store = *shard.store(tenant);
+  const Result<NamespaceInfo> bumped = store.BumpEpoch(label);
+  if (!bumped.ok()) return reply.Fulfill(bumped.status());
+  const uint64_t version = store.namespaces_version();
+  shard.WaitSettled(tenant, MonotonicNs() + kBumpNsMax,
+                    [&store, version, bumped, reply](bool expired) {
+                      const Status stored = store.NamespacesStored(version);
+                      if (stored.code() == StatusCode::kBusy && !expired) return false;
+                      if (stored.ok()) {
+                        reply.Fulfill(bumped);
+                      } else {
+                        reply.Fulfill(stored);
+                      }
+                      return true;
+                    });
 }
 
 class AdminService final : public CountedServer<rpc::Admin> {
@@ -71,11 +94,11 @@ class AdminService final : public CountedServer<rpc::Admin> {
 
   kj::Promise<void> bumpEpoch(BumpEpochContext context) override {
     using Bumped = Result<NamespaceInfo>;
-    return OnShard<Bumped>(shard_,
-                           [&shard = shard_, tenant = tenant_,
-                            label = std::string(context.getParams().getLabel().cStr())]() {
-                             return shard.store(tenant)->BumpEpoch(label);
-                           })
+    return OnShardLater<Bumped>(
+               shard_,
+               [&shard = shard_, tenant = tenant_,
+                label = std::string(context.getParams().getLabel().cStr())](
+                   const Reply<Bumped>& reply) { Bump(shard, tenant, label, reply); })
         .then([context](kj::Own<Bumped> bumped) mutable {
           ToRpc(bumped->status(), context.getResults().initStatus());
           if (bumped->ok()) ToRpc(**bumped, context.getResults().initInfo());

@@ -121,8 +121,8 @@ void RingSession::Execute(const shm::SubmissionEntry& entry, int64_t now_ns) {
     case shm::Op::kCommit:
     case shm::Op::kAbort:
     case shm::Op::kAcknowledge: return EndClaims(entry, now_ns);
-    case shm::Op::kGet: return Get(entry, now_ns);
-    case shm::Op::kPrefetch:
+    case shm::Op::kGet:
+    case shm::Op::kPrefetch: return Fetch(entry, now_ns);
     case shm::Op::kRemove:
     case shm::Op::kLease: return EachKey(entry, now_ns);
     case shm::Op::kCancel: return Cancel(entry);
@@ -181,34 +181,47 @@ void RingSession::EndClaims(const shm::SubmissionEntry& entry, int64_t now_ns) {
   Complete(entry, StatusCode::kOk);
 }
 
-StatusCode RingSession::GetKey(const shm::SubmissionEntry& entry, const shm::KeyEntry& key,
-                               uint32_t index) {
-  if (key.pin >= shm::kPinCount || !KeyOf(key).valid()) return StatusCode::kInvalid;
-  std::atomic<uint64_t>& pin = shared_->pins[key.pin];
-  if (pin.load(std::memory_order_relaxed) != 0) return StatusCode::kInvalid;
-  const Result<ReadyChunk> found = store_.FindAndPin(id_, entry.namespace_id, KeyOf(key), &pin);
-  if (!found.ok()) return found.status().code();
-  shm::ResultEntry& result = ResultOf(entry.request, index);
-  result.location = found->location.Pack();
-  result.length = found->payload_bytes;
-  result.touch = found->touch;
-  return StatusCode::kOk;
+Sought RingSession::Seek(const shm::SubmissionEntry& entry, const shm::KeyEntry& key,
+                         int64_t now_ns) {
+  Sought sought;
+  sought.status = StatusCode::kInvalid;
+  if (!KeyOf(key).valid()) return sought;
+  LoadWish wish{.io_class = IoClass::kPrefetch, .deadline_ns = entry.deadline_ns};
+  std::atomic<uint64_t>* pin = nullptr;
+  if (static_cast<shm::Op>(entry.op) == shm::Op::kGet) {
+    if (key.pin >= shm::kPinCount) return sought;
+    pin = &shared_->pins[key.pin];
+    if (pin->load(std::memory_order_relaxed) != 0) return sought;
+    wish.io_class = IoClass::kDeadline;
+  }
+  return store_.FindOrLoad(id_, entry.namespace_id, KeyOf(key), pin, wish, now_ns);
 }
 
-void RingSession::Get(const shm::SubmissionEntry& entry, int64_t now_ns) {
+bool RingSession::FetchKey(const shm::SubmissionEntry& entry, const shm::KeyEntry& key,
+                           uint32_t index, int64_t now_ns) {
+  const Sought sought = Seek(entry, key, now_ns);
+  shm::ResultEntry& result = ResultOf(entry.request, index);
+  result.status = Code(sought.status);
+  if (sought.status == StatusCode::kOk) {
+    result.location = sought.chunk.location.Pack();
+    result.length = sought.chunk.payload_bytes;
+    result.touch = sought.chunk.touch;
+  }
   const bool may_wait = (entry.flags & shm::kWaitForFilling) != 0 && store_.MayPin(id_);
+  return sought.loading || (sought.status == StatusCode::kBusy && may_wait);
+}
+
+void RingSession::Fetch(const shm::SubmissionEntry& entry, int64_t now_ns) {
   auto waiting = std::make_unique<Waiting>();
   waiting->entry = entry;
-  for (uint32_t i = 0; i < entry.key_count; ++i) {
-    waiting->keys.push_back(CopyKey(entry.request, i));
-    const StatusCode status = GetKey(entry, waiting->keys[i], i);
-    ResultOf(entry.request, i).status = Code(status);
-    if (status == StatusCode::kBusy && may_wait) waiting->pending.push_back(i);
-  }
-  if (waiting->pending.empty()) return Complete(entry, StatusCode::kOk);
   int64_t& deadline = waiting->entry.deadline_ns;
   if (deadline <= 0) deadline = now_ns + kGetDeadlineNsDefault;
   deadline = std::min(deadline, now_ns + kRequestDeadlineNsMax);
+  for (uint32_t i = 0; i < entry.key_count; ++i) {
+    waiting->keys.push_back(CopyKey(entry.request, i));
+    if (FetchKey(waiting->entry, waiting->keys[i], i, now_ns)) waiting->pending.push_back(i);
+  }
+  if (waiting->pending.empty()) return Complete(entry, StatusCode::kOk);
   waiting_.push_back(std::move(waiting));
 }
 
@@ -216,9 +229,7 @@ void RingSession::Recheck(int64_t now_ns) {
   for (size_t at = 0; at < waiting_.size();) {
     Waiting& waiting = *waiting_[at];
     std::erase_if(waiting.pending, [&](uint32_t i) {
-      const StatusCode status = GetKey(waiting.entry, waiting.keys[i], i);
-      ResultOf(waiting.entry.request, i).status = Code(status);
-      return status != StatusCode::kBusy;
+      return !FetchKey(waiting.entry, waiting.keys[i], i, now_ns);
     });
     if (waiting.pending.empty()) {
       Complete(waiting.entry, StatusCode::kOk);
@@ -256,10 +267,6 @@ void RingSession::EachKey(const shm::SubmissionEntry& entry, int64_t now_ns) {
       const auto ttl = static_cast<int64_t>(
           std::min<uint64_t>(entry.argument, uint64_t{365} * 86400 * kNsPerSecond));
       status = store_.Lease(entry.namespace_id, key, now_ns + ttl);
-    } else {
-      // What is in DRAM is as near as it can come.
-      const Result<ReadyChunk> found = store_.Find(entry.namespace_id, key);
-      status = found.ok() ? StatusCode::kOk : found.status().code();
     }
     ResultOf(entry.request, i).status = Code(status);
   }

@@ -33,10 +33,10 @@ class RingSession {
   // Takes what was submitted, after the touches noted before it.  True when there was any.
   bool Poll(int64_t now_ns);
 
-  // Looks again at gets that wait: something settled, or a deadline may have passed.
+  // Looks again at gets and prefetches that wait: something settled, or a deadline may have passed.
   void Recheck(int64_t now_ns);
 
-  // The earliest deadline of a waiting get; 0 without one.
+  // The earliest deadline of what waits; 0 without any.
   int64_t NextDeadline() const;
 
   // Ends what waits with `status` and tells the client that the session is over.
@@ -77,12 +77,15 @@ class RingSession {
   void Execute(const shm::SubmissionEntry& entry, int64_t now_ns);
   void BeginPut(const shm::SubmissionEntry& entry, int64_t now_ns);
   void EndClaims(const shm::SubmissionEntry& entry, int64_t now_ns);
-  void Get(const shm::SubmissionEntry& entry, int64_t now_ns);
+  // Gets and prefetches: what is on NVMe is waited for, what is being written if the caller says so.
+  void Fetch(const shm::SubmissionEntry& entry, int64_t now_ns);
   void EachKey(const shm::SubmissionEntry& entry, int64_t now_ns);
   void Cancel(const shm::SubmissionEntry& entry);
 
-  // One key of a get; kBusy while it is being written.
-  StatusCode GetKey(const shm::SubmissionEntry& entry, const shm::KeyEntry& key, uint32_t index);
+  // One key; true when it has to be looked at again.  Writes its result.
+  bool FetchKey(const shm::SubmissionEntry& entry, const shm::KeyEntry& key, uint32_t index,
+                int64_t now_ns);
+  Sought Seek(const shm::SubmissionEntry& entry, const shm::KeyEntry& key, int64_t now_ns);
   void Expire(Waiting& waiting, StatusCode status);
   shm::KeyEntry CopyKey(uint32_t request, uint32_t index) const;
   shm::ResultEntry& ResultOf(uint32_t request, uint32_t index);

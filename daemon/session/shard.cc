@@ -5,7 +5,11 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 
+#include <fcntl.h>
+#include <poll.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <map>
 #include <thread>
@@ -28,6 +32,20 @@ constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
 constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
 constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
 
+// A device that has not answered by then is broken; what it should have held is missed, not waited
+// for.
+constexpr int64_t kNvmeStartNsMax = 60 * kNsPerSecond;
+constexpr int64_t kNvmeDrainNsMax = 10 * kNsPerSecond;
+
+// Until the device has something to say, or its store wants to be called.
+void AwaitNvme(const BlockDevice& device, const ChunkStore& store) {
+  const int64_t wake_ns = store.NvmeWake();
+  int64_t wait_ms = 100;
+  if (wake_ns != 0) wait_ms = std::clamp<int64_t>((wake_ns - MonotonicNs()) / kNsPerMs, 0, wait_ms);
+  pollfd readable{.fd = device.event_fd(), .events = POLLIN, .revents = 0};
+  static_cast<void>(poll(&readable, 1, static_cast<int>(wait_ms)));  // whatever it says, we look
+}
+
 }  // namespace
 
 class Shard::Impl {
@@ -35,7 +53,9 @@ class Shard::Impl {
   explicit Impl(ShardOptions options) : options_(std::move(options)) {}
 
   struct Tenant {
+    std::unique_ptr<BlockDevice> device;  // of its NVMe tier; null: none.  Outlives the store.
     std::unique_ptr<ChunkStore> store;
+    std::unique_ptr<asio::posix::stream_descriptor> device_event;
     uint64_t settled_seen = 0;
     int64_t next_tick_ns = 0;
     int64_t ticked_ns = 0;
@@ -65,7 +85,11 @@ class Shard::Impl {
   };
 
   Status Prepare();
+  static Status StartNvme(Tenant& tenant);
+  void WatchNvme(Tenant& tenant);
+  static void DrainNvme(Tenant& tenant);
   void Run();
+  bool ServeNvme(int64_t now_ns);
   bool ServeRings(int64_t now_ns);
   void WantTick(int64_t now_ns);
   void ServeWaits(int64_t now_ns);
@@ -96,12 +120,69 @@ class Shard::Impl {
 };
 
 Status Shard::Impl::Prepare() {
-  for (const ChunkStoreOptions& tenant : options_.tenants) {
-    Result<std::unique_ptr<ChunkStore>> store = ChunkStore::Create(tenant);
+  for (ChunkStoreOptions& options : options_.tenants) {
+    Tenant& tenant = tenants_[options.tenant];
+    if (const auto device = options_.nvme.find(options.tenant); device != options_.nvme.end()) {
+      tenant.device = std::move(device->second);
+      options.nvme.device = tenant.device.get();
+    }
+    Result<std::unique_ptr<ChunkStore>> store = ChunkStore::Create(options);
     if (!store.ok()) return store.status();
-    tenants_[tenant.tenant].store = *std::move(store);
+    tenant.store = *std::move(store);
+    if (tenant.device == nullptr) continue;
+    if (Status started = StartNvme(tenant); !started.ok()) return started;
+    UniqueFd event(fcntl(tenant.device->event_fd(), F_DUPFD_CLOEXEC, 0));
+    if (!event.valid()) return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
+    tenant.device_event =
+        std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());
+    WatchNvme(tenant);
   }
   return Status::Ok();
+}
+
+Status Shard::Impl::StartNvme(Tenant& tenant) {
+  ChunkStore& store = *tenant.store;
+  const int64_t until_ns = MonotonicNs() + kNvmeStartNsMax;
+  while (!store.NvmeStarted() && MonotonicNs() < until_ns) {
+    store.PollNvme(MonotonicNs());
+    if (!store.NvmeStarted()) AwaitNvme(*tenant.device, store);
+  }
+  store.GiveUpNvme(Status(StatusCode::kDeadline, "the device did not answer for a minute"));
+  const Status& why_off = store.nvme_why_off();
+  if (why_off.code() != StatusCode::kDenied && why_off.code() != StatusCode::kInvalid) {
+    return Status::Ok();
+  }
+  return Status(why_off.code(), "nvme of tenant '" + store.options().tenant +
+                                    "': " + why_off.message() + ": name another path");
+}
+
+void Shard::Impl::WatchNvme(Tenant& tenant) {
+  tenant.device_event->async_wait(asio::posix::stream_descriptor::wait_read,
+                                  [this, &tenant](error_code ec) {
+                                    if (ec) return;
+                                    tenant.store->PollNvme(MonotonicNs());
+                                    WatchNvme(tenant);
+                                  });
+}
+
+void Shard::Impl::DrainNvme(Tenant& tenant) {
+  const int64_t until_ns = MonotonicNs() + kNvmeDrainNsMax;
+  while (!tenant.store->DrainNvme(MonotonicNs())) {
+    if (MonotonicNs() >= until_ns) return LogWarning("not all that waited is on NVMe");
+    AwaitNvme(*tenant.device, *tenant.store);
+  }
+}
+
+// What the tiers want to do next, once a turn; true when it shall go on at once.
+bool Shard::Impl::ServeNvme(int64_t now_ns) {
+  bool busy = false;
+  for (auto& [name, tenant] : tenants_) {
+    if (tenant.device == nullptr) continue;
+    busy |= tenant.store->PollNvme(now_ns);
+    const int64_t wake_ns = tenant.store->NvmeWake();
+    busy |= wake_ns != 0 && wake_ns <= now_ns;
+  }
+  return busy;
 }
 
 void Shard::Impl::Run() {
@@ -111,6 +192,7 @@ void Shard::Impl::Run() {
   for (uint32_t spins = 0; !stopping_.load(std::memory_order_acquire); ++spins) {
     const int64_t now_ns = MonotonicNs();
     bool busy = ServeRings(now_ns);
+    busy |= ServeNvme(now_ns);
     // One at a time: what posts itself anew must not keep the rings waiting.
     if (busy || posted || spins % kPollEvery == 0) {
       posted = io_.poll_one() != 0;
@@ -209,7 +291,10 @@ int64_t Shard::Impl::NextWake() const {
   const auto sooner = [&next](int64_t at) {
     if (at != 0) next = next == 0 ? at : std::min(next, at);
   };
-  for (const auto& [name, tenant] : tenants_) sooner(tenant.next_tick_ns);
+  for (const auto& [name, tenant] : tenants_) {
+    sooner(tenant.next_tick_ns);
+    sooner(tenant.store->NvmeWake());
+  }
   for (const auto& [id, session] : sessions_) {
     if (session->rings != nullptr) sooner(session->rings->NextDeadline());
   }
@@ -288,6 +373,9 @@ void Shard::Impl::Shutdown() {
   settled_waits_.clear();
   descriptor_waits_.clear();
   sessions_.clear();
+  for (auto& [name, tenant] : tenants_) {
+    if (tenant.device != nullptr) DrainNvme(tenant);
+  }
 }
 
 Shard::Shard(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,11 +22,14 @@
 #include "storage/base/limits.h"
 #include "storage/base/result.h"
 #include "storage/engine/chunk_store.h"
+#include "storage/io/block_device.h"
 
 namespace terrace {
 
 struct ShardOptions {
   std::vector<ChunkStoreOptions> tenants;
+  // By tenant; who is not in it has no NVMe tier.
+  std::map<std::string, std::unique_ptr<BlockDevice>> nvme;
   uint32_t session_count_max = kSessionCountMax;
 };
 
@@ -59,12 +63,16 @@ struct SessionSummary {
 
 class Shard {
  public:
+  // Blocks while the tenants' devices are opened and what they hold is found, a minute at most.
+  // kDenied and kInvalid for a device that holds something else; any other failure of a device turns
+  // that tier off, and the tenant is served from DRAM.
   static Result<std::unique_ptr<Shard>> Create(ShardOptions options);
   ~Shard();
 
   void Start();
 
-  // Completes what waits with kUnavailable, marks every session closed, ends the thread.
+  // Completes what waits with kUnavailable, marks every session closed, writes out to NVMe what waits
+  // for it (10 s at most), ends the thread.
   void Stop();
 
   // Runs `work` on the shard's thread, in order.  After Stop it is dropped, not run.  Between one
