@@ -36,7 +36,12 @@ ALLOWED: dict[str, list[str]] = {
     "storage/segment": BYTES,
     "storage/tier": [*BYTES, "storage/io"],
     "storage/engine": [
-        *BYTES, "storage/index", "storage/segment", "storage/policy", "storage/io", "storage/tier",
+        *BYTES,
+        "storage/index",
+        "storage/segment",
+        "storage/policy",
+        "storage/io",
+        "storage/tier",
     ],
     "daemon/session": [*BYTES, "storage/index", "storage/io", "storage/engine"],
     "daemon/control": [*BYTES, "storage/index", "storage/engine", "daemon/session", "proto"],

@@ -208,8 +208,8 @@ int RunStat(const CliOptions& options, const std::string& label, const std::stri
       "lease      %s\n",
       FormatKey(chunk->key).c_str(), chunk->namespace_label.c_str(), StateName(chunk->state),
       chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(), chunk->tier.c_str(),
-      chunk->durable ? "yes" : "no", chunk->segment, chunk->offset,
-      chunk->worth, chunk->reuse_class,
+      chunk->durable ? "yes" : "no", chunk->segment, chunk->offset, chunk->worth,
+      chunk->reuse_class,
       chunk->lease_left_ms > 0 ? (std::to_string(chunk->lease_left_ms / 1000) + " s left").c_str()
                                : "none");
   return 0;

@@ -63,13 +63,39 @@ void PrintTier(const json::object& tier) {
       Number(segments, "stranded"));
 }
 
+void PrintNvme(const json::object& tier) {
+  std::printf("  %-5s [%s] %s of %s live, %lu chunks\n", "nvme", Bar(tier).c_str(),
+              HumanBytes(Number(tier, "live_bytes")).c_str(),
+              HumanBytes(Number(tier, "bytes")).c_str(), Number(tier, "chunks"));
+  std::printf("        %s, %s; %lu wait to be written, %lu are read\n", Text(tier, "state").c_str(),
+              Text(tier, "device").c_str(), Number(tier, "demote_queue") + Number(tier, "demoting"),
+              Number(tier, "loading"));
+  const json::object& segments = tier.at("segments").as_object();
+  std::printf("        %lu segments of %s: %lu free, %lu open, %lu sealed, %lu given up\n",
+              Number(segments, "total"), HumanBytes(Number(tier, "segment_bytes")).c_str(),
+              Number(segments, "free"), Number(segments, "open"), Number(segments, "sealed"),
+              Number(segments, "quarantined"));
+  std::printf(
+      "        written %lu (%s), read %lu (%s), evicted %lu, carried over %lu, damaged %lu\n",
+      Number(tier, "demoted"), HumanBytes(Number(tier, "demoted_bytes")).c_str(),
+      Number(tier, "loads"), HumanBytes(Number(tier, "load_bytes")).c_str(),
+      Number(tier, "evicted"), Number(tier, "moved"), Number(tier, "corrupt"));
+}
+
 void PrintTenant(const json::object& tenant) {
   const json::object& counters = tenant.at("counters").as_object();
   const json::object& index = tenant.at("index").as_object();
   std::printf("tenant %s: %lu chunks, %lu being written, policy %s, index %lu of %lu slots\n",
               Text(tenant, "name").c_str(), Number(tenant, "chunks"), Number(tenant, "filling"),
               Text(tenant, "policy").c_str(), Number(index, "used"), Number(index, "slots"));
-  for (const json::value& tier : tenant.at("tiers").as_array()) PrintTier(tier.as_object());
+  for (const json::value& value : tenant.at("tiers").as_array()) {
+    const json::object& tier = value.as_object();
+    if (Text(tier, "tier") == "nvme") {
+      PrintNvme(tier);
+    } else {
+      PrintTier(tier);
+    }
+  }
   std::printf(
       "        puts %lu (%s), uses %lu, evicted %lu, carried over %lu, busy %lu, "
       "claims ended %lu\n",

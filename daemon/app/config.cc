@@ -18,7 +18,7 @@ namespace terrace {
 namespace {
 
 constexpr std::array kRootKeys = {
-    "socket",       "socket_mode",    "dram",   "segment",    "index_slots", "nvme", "nvme_bytes",
+    "socket",       "socket_mode",    "dram",   "segment",    "index_slots", "nvme",  "nvme_bytes",
     "nvme_segment", "nvme_admission", "policy", "huge_pages", "log_level",   "tenant"};
 constexpr std::array kTenantKeys = {"name", "uids", "dram", "nvme_bytes"};
 constexpr std::string_view kDramExamples = "\"4GiB\" or \"512MiB\", or \"auto\"";
@@ -195,8 +195,7 @@ Status Reader::ReadAdmission(const toml::table& table, Config* config) const {
   const std::string word = node->value_exact<std::string>().value_or("");
   constexpr std::string_view kADay = "/day";
   if (word == "always" || word == "second-hit") {
-    config->nvme_admission =
-        word == "always" ? NvmeAdmission::kAlways : NvmeAdmission::kSecondHit;
+    config->nvme_admission = word == "always" ? NvmeAdmission::kAlways : NvmeAdmission::kSecondHit;
     return Status::Ok();
   }
   if (word.ends_with(kADay)) {
@@ -208,8 +207,9 @@ Status Reader::ReadAdmission(const toml::table& table, Config* config) const {
       return Status::Ok();
     }
   }
-  return Wrong(*node, "nvme_admission",
-               {.what = "\"always\", \"second-hit\" or a size a day", .examples = "\"500GiB/day\""});
+  return Wrong(
+      *node, "nvme_admission",
+      {.what = "\"always\", \"second-hit\" or a size a day", .examples = "\"500GiB/day\""});
 }
 
 Status Reader::ReadIndexSlots(const toml::table& table, Config* config) const {

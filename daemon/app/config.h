@@ -29,9 +29,9 @@ struct TenantConfig {
 struct Config {
   std::string socket;  // empty: DefaultSocket()
   uint32_t socket_mode = 0600;
-  uint64_t dram_bytes = 0;     // 0: auto
-  uint64_t segment_bytes = 0;  // 0: by the size of the pool
-  uint64_t index_slots = 0;    // 0: by the size of the pool
+  uint64_t dram_bytes = 0;          // 0: auto
+  uint64_t segment_bytes = 0;       // 0: by the size of the pool
+  uint64_t index_slots = 0;         // 0: by the size of the pool
   std::vector<std::string> nvme;    // folders, files or block devices; empty: no NVMe tier
   uint64_t nvme_bytes = 0;          // 0: kNvmeBytesDefault in files, all of block devices
   uint64_t nvme_segment_bytes = 0;  // 0: by nvme_bytes

@@ -50,8 +50,9 @@ Result<std::unique_ptr<BlockDevice>> OpenNvmeDevice(const Config& config, const 
     const bool folder = path.back() == '/' || std::filesystem::is_directory(path, error);
     if (!folder && !config.tenants.empty()) {
       return Status(StatusCode::kInvalid,
-                    "nvme = " + path + ": with [[tenant]] tables it must be a folder, in which "
-                                       "each tenant gets a file of its own");
+                    "nvme = " + path +
+                        ": with [[tenant]] tables it must be a folder, in which "
+                        "each tenant gets a file of its own");
     }
     options.files.paths.push_back(
         folder ? (std::filesystem::path(path) / FileNameOf(tenant)).string() : path);
@@ -62,10 +63,11 @@ Result<std::unique_ptr<BlockDevice>> OpenNvmeDevice(const Config& config, const 
   options.files.cut_surplus = true;
   Result<OpenedDevice> opened = OpenDevice(options, clock);
   if (!opened.ok()) {
-    return Status(opened.status().code(), "nvme of tenant '" + tenant +
-                                              "': " + opened.status().message());
+    return Status(opened.status().code(),
+                  "nvme of tenant '" + tenant + "': " + opened.status().message());
   }
-  for (const std::string& note : opened->notes) LogWarning("nvme of tenant '" + tenant + "': " + note);
+  for (const std::string& note : opened->notes)
+    LogWarning("nvme of tenant '" + tenant + "': " + note);
   return std::move(opened->device);
 }
 

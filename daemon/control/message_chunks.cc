@@ -324,8 +324,7 @@ kj::Promise<kj::Own<std::vector<StatusCode>>> MessageChunks::Prefetch(PrefetchCo
       for (const shm::ChunkKey& key : keys) {
         codes.push_back(StatusCode::kInvalid);
         if (!key.valid()) continue;
-        const Sought sought =
-            store_.FindOrLoad(session_, id, key, nullptr, wish, MonotonicNs());
+        const Sought sought = store_.FindOrLoad(session_, id, key, nullptr, wish, MonotonicNs());
         codes.back() = sought.loading && expired ? StatusCode::kDeadline : sought.status;
         loading |= sought.loading;
       }

@@ -42,6 +42,8 @@ json::object NvmeJson(const NvmeStats& nvme) {
                    {"bytes", nvme.bytes},
                    {"allocated_bytes", nvme.allocated_bytes},
                    {"live_bytes", segments.live_bytes},
+                   {"dead_bytes", segments.fill_bytes - segments.live_bytes},
+                   {"free_bytes", nvme.bytes - segments.fill_bytes},
                    {"chunks", nvme.chunk_count},
                    {"segment_bytes", nvme.log.identity.segment_bytes},
                    {"segments", json::object{{"total", segments.total},
@@ -136,7 +138,8 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
     }
     const NvmeStats nvme = store.stats().nvme;
     if (nvme.configured && nvme.state == NvmeState::kOff) {
-      warnings.push_back(json::string("the NVMe tier of tenant '" + name + "' is off: " + nvme.why_off));
+      warnings.push_back(
+          json::string("the NVMe tier of tenant '" + name + "' is off: " + nvme.why_off));
     }
     if (nvme.log.writes.breaker_open || nvme.log.reads.breaker_open) {
       warnings.push_back(json::string("the NVMe tier of tenant '" + name +

@@ -95,10 +95,9 @@ class AdminService final : public CountedServer<rpc::Admin> {
   kj::Promise<void> bumpEpoch(BumpEpochContext context) override {
     using Bumped = Result<NamespaceInfo>;
     return OnShardLater<Bumped>(
-               shard_,
-               [&shard = shard_, tenant = tenant_,
-                label = std::string(context.getParams().getLabel().cStr())](
-                   const Reply<Bumped>& reply) { Bump(shard, tenant, label, reply); })
+               shard_, [&shard = shard_, tenant = tenant_,
+                        label = std::string(context.getParams().getLabel().cStr())](
+                           const Reply<Bumped>& reply) { Bump(shard, tenant, label, reply); })
         .then([context](kj::Own<Bumped> bumped) mutable {
           ToRpc(bumped->status(), context.getResults().initStatus());
           if (bumped->ok()) ToRpc(**bumped, context.getResults().initInfo());

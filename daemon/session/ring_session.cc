@@ -228,9 +228,8 @@ void RingSession::Fetch(const shm::SubmissionEntry& entry, int64_t now_ns) {
 void RingSession::Recheck(int64_t now_ns) {
   for (size_t at = 0; at < waiting_.size();) {
     Waiting& waiting = *waiting_[at];
-    std::erase_if(waiting.pending, [&](uint32_t i) {
-      return !FetchKey(waiting.entry, waiting.keys[i], i, now_ns);
-    });
+    std::erase_if(waiting.pending,
+                  [&](uint32_t i) { return !FetchKey(waiting.entry, waiting.keys[i], i, now_ns); });
     if (waiting.pending.empty()) {
       Complete(waiting.entry, StatusCode::kOk);
     } else if (waiting.entry.deadline_ns <= now_ns) {

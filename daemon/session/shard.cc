@@ -6,7 +6,6 @@
 #include <boost/asio/post.hpp>
 
 #include <fcntl.h>
-#include <poll.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,6 +13,7 @@
 #include <map>
 #include <thread>
 
+#include "daemon/session/nvme_life.h"
 #include "daemon/session/ring_session.h"
 #include "proto/shm/lookup.h"
 #include "storage/base/clock.h"
@@ -31,20 +31,6 @@ using boost::system::error_code;
 constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
 constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
 constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
-
-// A device that has not answered by then is broken; what it should have held is missed, not waited
-// for.
-constexpr int64_t kNvmeStartNsMax = 60 * kNsPerSecond;
-constexpr int64_t kNvmeDrainNsMax = 10 * kNsPerSecond;
-
-// Until the device has something to say, or its store wants to be called.
-void AwaitNvme(const BlockDevice& device, const ChunkStore& store) {
-  const int64_t wake_ns = store.NvmeWake();
-  int64_t wait_ms = 100;
-  if (wake_ns != 0) wait_ms = std::clamp<int64_t>((wake_ns - MonotonicNs()) / kNsPerMs, 0, wait_ms);
-  pollfd readable{.fd = device.event_fd(), .events = POLLIN, .revents = 0};
-  static_cast<void>(poll(&readable, 1, static_cast<int>(wait_ms)));  // whatever it says, we look
-}
 
 }  // namespace
 
@@ -85,9 +71,7 @@ class Shard::Impl {
   };
 
   Status Prepare();
-  static Status StartNvme(Tenant& tenant);
   void WatchNvme(Tenant& tenant);
-  static void DrainNvme(Tenant& tenant);
   void Run();
   bool ServeNvme(int64_t now_ns);
   bool ServeRings(int64_t now_ns);
@@ -130,30 +114,13 @@ Status Shard::Impl::Prepare() {
     if (!store.ok()) return store.status();
     tenant.store = *std::move(store);
     if (tenant.device == nullptr) continue;
-    if (Status started = StartNvme(tenant); !started.ok()) return started;
+    if (Status started = StartNvme(*tenant.device, *tenant.store); !started.ok()) return started;
     UniqueFd event(fcntl(tenant.device->event_fd(), F_DUPFD_CLOEXEC, 0));
     if (!event.valid()) return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
-    tenant.device_event =
-        std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());
+    tenant.device_event = std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());
     WatchNvme(tenant);
   }
   return Status::Ok();
-}
-
-Status Shard::Impl::StartNvme(Tenant& tenant) {
-  ChunkStore& store = *tenant.store;
-  const int64_t until_ns = MonotonicNs() + kNvmeStartNsMax;
-  while (!store.NvmeStarted() && MonotonicNs() < until_ns) {
-    store.PollNvme(MonotonicNs());
-    if (!store.NvmeStarted()) AwaitNvme(*tenant.device, store);
-  }
-  store.GiveUpNvme(Status(StatusCode::kDeadline, "the device did not answer for a minute"));
-  const Status& why_off = store.nvme_why_off();
-  if (why_off.code() != StatusCode::kDenied && why_off.code() != StatusCode::kInvalid) {
-    return Status::Ok();
-  }
-  return Status(why_off.code(), "nvme of tenant '" + store.options().tenant +
-                                    "': " + why_off.message() + ": name another path");
 }
 
 void Shard::Impl::WatchNvme(Tenant& tenant) {
@@ -163,14 +130,6 @@ void Shard::Impl::WatchNvme(Tenant& tenant) {
                                     tenant.store->PollNvme(MonotonicNs());
                                     WatchNvme(tenant);
                                   });
-}
-
-void Shard::Impl::DrainNvme(Tenant& tenant) {
-  const int64_t until_ns = MonotonicNs() + kNvmeDrainNsMax;
-  while (!tenant.store->DrainNvme(MonotonicNs())) {
-    if (MonotonicNs() >= until_ns) return LogWarning("not all that waited is on NVMe");
-    AwaitNvme(*tenant.device, *tenant.store);
-  }
 }
 
 // What the tiers want to do next, once a turn; true when it shall go on at once.
@@ -374,7 +333,7 @@ void Shard::Impl::Shutdown() {
   descriptor_waits_.clear();
   sessions_.clear();
   for (auto& [name, tenant] : tenants_) {
-    if (tenant.device != nullptr) DrainNvme(tenant);
+    if (tenant.device != nullptr) DrainNvme(*tenant.device, *tenant.store);
   }
 }
 

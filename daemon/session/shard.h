@@ -64,15 +64,15 @@ struct SessionSummary {
 class Shard {
  public:
   // Blocks while the tenants' devices are opened and what they hold is found, a minute at most.
-  // kDenied and kInvalid for a device that holds something else; any other failure of a device turns
-  // that tier off, and the tenant is served from DRAM.
+  // kDenied and kInvalid for a device that holds something else; any other failure of a device
+  // turns that tier off, and the tenant is served from DRAM.
   static Result<std::unique_ptr<Shard>> Create(ShardOptions options);
   ~Shard();
 
   void Start();
 
-  // Completes what waits with kUnavailable, marks every session closed, writes out to NVMe what waits
-  // for it (10 s at most), ends the thread.
+  // Completes what waits with kUnavailable, marks every session closed, writes out to NVMe what
+  // waits for it (10 s at most), ends the thread.
   void Stop();
 
   // Runs `work` on the shard's thread, in order.  After Stop it is dropped, not run.  Between one

@@ -1,8 +1,8 @@
 #pragma once
 
-// One tenant's chunks, in DRAM and on NVMe: namespaces, index, segments, policies, claims and leases,
-// and the flows between them (docs/architecture.md).  It knows nothing of rings, sockets, threads or
-// clocks: time comes in as a value, so that the whole engine runs under a virtual clock.
+// One tenant's chunks, in DRAM and on NVMe: namespaces, index, segments, policies, claims and
+// leases, and the flows between them (docs/architecture.md).  It knows nothing of rings, sockets,
+// threads or clocks: time comes in as a value, so that the whole engine runs under a virtual clock.
 //
 // Life of a key:   absent --BeginPut--> filling --Commit--> ready --Remove | reclaim--> absent
 //                                          \--Abort | deadline | death--> absent
@@ -144,7 +144,7 @@ struct ChunkInfo {
   shm::SlotTier tier = shm::SlotTier::kDram;  // the nearest that holds it
   bool durable = false;                       // on NVMe: it survives kill -9 and loss of power
   shm::Location location;                     // in DRAM
-  double worth = 0;  // the policy's, hits a byte
+  double worth = 0;                           // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none
 };
@@ -420,12 +420,12 @@ class ChunkStore {
   int64_t search_retry_ns_ = 0;   // when a put may, after one that found none
   int64_t pins_look_ns_ = 0;      // when a tick may look at the pin words again
   // NVMe.
-  uint64_t loading_bytes_ = 0;     // claimed for loads
-  uint32_t held_segments_ = 0;     // with io_holds
-  int64_t nvme_now_ns_ = 0;        // of the last PollNvme
-  int64_t demote_wake_ns_ = 0;     // 0: demotion goes on when a request ends
-  uint32_t stored_next_id_ = 1;    // as the device's table says
-  uint64_t stored_version_ = 0;    // of the namespaces there
+  uint64_t loading_bytes_ = 0;       // claimed for loads
+  uint32_t held_segments_ = 0;       // with io_holds
+  int64_t nvme_now_ns_ = 0;          // of the last PollNvme
+  int64_t demote_wake_ns_ = 0;       // 0: demotion goes on when a request ends
+  uint32_t stored_next_id_ = 1;      // as the device's table says
+  uint64_t stored_version_ = 0;      // of the namespaces there
   int64_t store_namespaces_ns_ = 0;  // not before, after an error
   Status store_namespaces_error_;    // of the last try
   bool storing_namespaces_ = false;

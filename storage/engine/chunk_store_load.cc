@@ -61,13 +61,13 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
 
   Chunk& at = chunks_.at(chunk);
   Segment& to = pool_->at(room->segment);
-  const Load load{.chunk = chunks_.TicketOf(chunk),
-                  .segment = room->segment,
-                  .offset = room->offset,
-                  .place = at.nvme,
-                  .identity = {.key = entry.key,
-                               .namespace_id = entry.namespace_id,
-                               .payload_bytes = entry.length}};
+  const Load load{
+      .chunk = chunks_.TicketOf(chunk),
+      .segment = room->segment,
+      .offset = room->offset,
+      .place = at.nvme,
+      .identity = {
+          .key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length}};
   const LogRead read{.place = at.nvme,
                      .bytes = record_bytes,
                      .into = to.memory.mapping().writable_data() + room->offset,
@@ -115,8 +115,8 @@ void ChunkStore::LoadDone(const Load& load, const Status& read) {
     return TakeIntoDram(load);
   }
   // Still where it was, though nobody came to read it in time.
-  const bool in_time = status.code() != StatusCode::kDeadline &&
-                       status.code() != StatusCode::kCancelled;
+  const bool in_time =
+      status.code() != StatusCode::kDeadline && status.code() != StatusCode::kCancelled;
   if (chunk.on_nvme() && !in_time) return;
   if (chunk.on_nvme() && !(chunk.nvme == load.place)) return;  // carried over meanwhile
   ++nvme_->counts.load_failed;
@@ -129,8 +129,8 @@ void ChunkStore::TakeIntoDram(const Load& load) {
   const uint32_t payload_bytes = load.identity.payload_bytes;
   const uint64_t record_bytes = shm::RecordBytes(payload_bytes);
   // The same record without its place in the log.
-  auto* header = reinterpret_cast<shm::RecordHeader*>(to.memory.mapping().writable_data() +
-                                                      load.offset);
+  auto* header =
+      reinterpret_cast<shm::RecordHeader*>(to.memory.mapping().writable_data() + load.offset);
   uint64_t leaves[shm::kLeafCountMax];
   const uint32_t leaf_count = shm::LeafCount(payload_bytes);
   std::copy_n(header->leaves, leaf_count, leaves);
@@ -149,9 +149,8 @@ void ChunkStore::TakeIntoDram(const Load& load) {
   to.leaves.insert(to.leaves.end(), leaves, leaves + leaf_count);
   chunk.policy = policy_->Insert(index_->Hash(load.identity.key, load.identity.namespace_id),
                                  static_cast<uint32_t>(record_bytes));
-  index_->Move(chunk.slot, {.segment = load.segment,
-                            .generation = to.generation,
-                            .offset = load.offset});
+  index_->Move(chunk.slot,
+               {.segment = load.segment, .generation = to.generation, .offset = load.offset});
   ++nvme_->counts.loads;
   nvme_->counts.load_bytes += payload_bytes;
   if (!chunk.on_nvme()) QueueDemotion(load.chunk.chunk);  // its segment was reclaimed meanwhile

@@ -72,8 +72,8 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
                       !index_->Find(identity.key, identity.namespace_id, hash).ok();
   Result<SlotId> slot = Status(StatusCode::kNotFound);
   if (wanted) {
-    slot = index_->InsertElsewhere(identity.key, identity.namespace_id, hash,
-                                   shm::SlotTier::kNvme, identity.payload_bytes);
+    slot = index_->InsertElsewhere(identity.key, identity.namespace_id, hash, shm::SlotTier::kNvme,
+                                   identity.payload_bytes);
   }
   if (!slot.ok()) {
     ++nvme_->counts.refused;
@@ -142,9 +142,8 @@ void ChunkStore::AddReplica(uint32_t chunk, const LogPlace& place) {
   Chunk& at = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(at.slot);
   at.nvme = place;
-  at.nvme_policy =
-      nvme_->policy().Insert(index_->Hash(entry.key, entry.namespace_id),
-                             static_cast<uint32_t>(shm::RecordBytes(entry.length)));
+  at.nvme_policy = nvme_->policy().Insert(index_->Hash(entry.key, entry.namespace_id),
+                                          static_cast<uint32_t>(shm::RecordBytes(entry.length)));
   nvme_->residents(place.segment)
       .push_back({.chunk = chunks_.TicketOf(chunk), .offset_units = place.offset_units});
   ++nvme_->counts.chunk_count;
@@ -271,9 +270,8 @@ Status ChunkStore::AppendRecord(uint32_t chunk, int64_t now_ns) {
   Segment& from = pool_->at(segment);
   const SegmentRecord& record = from.records[at.record];
   shm::RecordHeader header;
-  BuildHeader(
-      {.key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length},
-      from.leaves.data() + record.first_leaf, &header);
+  BuildHeader({.key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length},
+              from.leaves.data() + record.first_leaf, &header);
   const uint8_t* const payload =
       from.memory.mapping().data() + record.offset + shm::kRecordHeaderBytes;
   const LogAppend append{.header = &header,

@@ -164,8 +164,7 @@ void ChunkStore::CarriedRead(const Status& read) {
   const uint64_t record_bytes = shm::RecordBytes(reclaim.identity.payload_bytes);
   Status status = read;
   if (status.ok()) {
-    status =
-        VerifyRecord({reclaim.buffer.data(), record_bytes}, reclaim.identity, reclaim.place);
+    status = VerifyRecord({reclaim.buffer.data(), record_bytes}, reclaim.identity, reclaim.place);
   }
   if (status.code() == StatusCode::kCorrupt) {
     ++nvme_->counts.load_corrupt;
@@ -197,10 +196,10 @@ void ChunkStore::AppendCarried(int64_t now_ns) {
   const Chunk& chunk = chunks_.at(reclaim.chunk.chunk);
   shm::RecordHeader header;
   BuildHeader(reclaim.identity, stored->leaves, &header);
-  LogAppend append{.header = &header,
-                   .stored = {reclaim.buffer.data() + shm::kRecordHeaderBytes,
-                              reclaim.identity.payload_bytes},
-                   .reuse_class = nvme_->ClassOf(nvme_->policy().ReuseClass(chunk.nvme_policy))};
+  LogAppend append{
+      .header = &header,
+      .stored = {reclaim.buffer.data() + shm::kRecordHeaderBytes, reclaim.identity.payload_bytes},
+      .reuse_class = nvme_->ClassOf(nvme_->policy().ReuseClass(chunk.nvme_policy))};
   const auto done = [this](const LogPlace& place, const Status& status) {
     CarriedAppended(place, status);
   };

@@ -43,7 +43,7 @@ uint64_t ChunkStore::NextRandom() {  // SplitMix64
 // What a segment is worth, whole.
 struct ChunkStore::Victim {
   uint32_t segment = 0;
-  double worth = 0;  // hits, summed over its live chunks
+  double worth = 0;         // hits, summed over its live chunks
   bool waited_for = false;  // some wait to be written to NVMe: dropped now they would be lost
 };
 

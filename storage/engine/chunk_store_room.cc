@@ -38,8 +38,8 @@ Result<ChunkStore::Room> ChunkStore::Reserve(uint64_t owner, uint32_t reuse_clas
   }
   if (!Crowded()) return Status(StatusCode::kBusy, "the pool has no room");
   Status opened = OpenAnother(key, now_ns);
-  // The first tail's survivors may have taken the room that it gave.  Their own tail is one that can
-  // be sealed again and again: no more often than there are tails now.
+  // The first tail's survivors may have taken the room that it gave.  Their own tail is one that
+  // can be sealed again and again: no more often than there are tails now.
   size_t tails = owner == kSurvivorsOwner ? 0 : open_.size();
   for (; !opened.ok() && tails > 0 && SealOldestTail(); --tails) {
     search_retry_ns_ = 0;  // there is a candidate more

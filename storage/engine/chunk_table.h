@@ -1,8 +1,7 @@
 #pragma once
 
-// What the daemon knows of each ready chunk beyond its slot: where its bytes are, in DRAM, on NVMe or
-// in both.  Dense: the slots of an index are many
-// more than its chunks.
+// What the daemon knows of each ready chunk beyond its slot: where its bytes are, in DRAM, on NVMe
+// or in both.  Dense: the slots of an index are many more than its chunks.
 //
 // Threads: belongs to one shard.
 

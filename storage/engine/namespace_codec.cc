@@ -144,7 +144,8 @@ Result<StoredNamespaces> DecodeNamespaces(const std::vector<std::string>& blobs,
     std::string wrong = info.ok() ? "" : info.status().ToString();
     if (info.ok()) {
       const uint32_t id = info->ref.id;
-      if (id == 0 || (stored.next_id != 0 && id >= stored.next_id)) wrong = "its id was never given";
+      if (id == 0 || (stored.next_id != 0 && id >= stored.next_id))
+        wrong = "its id was never given";
       if (!ids.insert(id).second) wrong = "its id is another one's";
       if (!labels.insert(info->spec.label).second) wrong = "its label is another one's";
     }

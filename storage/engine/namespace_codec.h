@@ -1,10 +1,10 @@
 #pragma once
 
-// Namespaces as the NVMe tier keeps them: one blob for each, and one in front of them that holds the
-// next id, so that no id is ever given twice on a device.
+// Namespaces as the NVMe tier keeps them: one blob for each, and one in front of them that holds
+// the next id, so that no id is ever given twice on a device.
 //
-// A blob is little-endian: a version, then the fields in the order of NamespaceSpec, texts and lists
-// behind a 32-bit count.
+// A blob is little-endian: a version, then the fields in the order of NamespaceSpec, texts and
+// lists behind a 32-bit count.
 //
 // Threads: pure functions.  Each Decode reads its input as hostile: any bytes give a Status.
 
@@ -19,7 +19,7 @@
 namespace terrace {
 
 struct StoredNamespaces {
-  uint32_t next_id = 1;  // 0: all were used
+  uint32_t next_id = 1;            // 0: all were used
   std::vector<NamespaceInfo> all;  // spec, ref.id and epoch; the rest is of this life only
 };
 

@@ -51,8 +51,8 @@ Result<std::unique_ptr<NvmeTier>> NvmeTier::Create(const NvmeOptions& options,
   log.sequence_floor = options.sequence_floor;
   log.new_log_id = options.new_log_id;
   log.write = options.write;
-  tier->memory_ = AlignedBytes((SegmentLog::MemoryBytes(log) + kPageBytes - 1) / kPageBytes *
-                               kPageBytes);
+  tier->memory_ =
+      AlignedBytes((SegmentLog::MemoryBytes(log) + kPageBytes - 1) / kPageBytes * kPageBytes);
   Result<std::unique_ptr<SegmentLog>> opened =
       SegmentLog::Create(*options.device, log, tier->memory_.span());
   if (!opened.ok()) return opened.status();

@@ -1,8 +1,9 @@
 #pragma once
 
-// One tenant's NVMe tier as the engine keeps it: the segment log, what lies in each of its segments,
-// what that is worth, and which chunks wait to be written.  It knows nothing of slots, sessions or
-// DRAM segments: the flows between the tiers are the ChunkStore's (chunk_store_nvme.cc).
+// One tenant's NVMe tier as the engine keeps it: the segment log, what lies in each of its
+// segments, what that is worth, and which chunks wait to be written.  It knows nothing of slots,
+// sessions or DRAM segments: the flows between the tiers are the ChunkStore's
+// (chunk_store_nvme.cc).
 //
 //   opening --the namespaces are known--> recovering --> ready        any of them --> off
 //

@@ -7,8 +7,8 @@
 // Probing is bounded: a key lives within shm::kProbeSlots of its home, or Insert answers kBusy.
 // There are no tombstones; each home's `reach` bounds a lookup and shrinks again on Retire.
 //
-// The stores that take something from readers (Move, MoveOut, Retire, ClearLive) are seq_cst: after them,
-// PinTables::IsPinned sees every pin that a reader may still rely on.
+// The stores that take something from readers (Move, MoveOut, Retire, ClearLive) are seq_cst: after
+// them, PinTables::IsPinned sees every pin that a reader may still rely on.
 //
 // Threads: belongs to one shard; readers in other processes look on through lookup.h.
 

@@ -23,9 +23,8 @@ class NvmeTest : public ::testing::Test {
   NvmeTest() {
     std::string folder = std::filesystem::temp_directory_path() / "terrace-nvme-XXXXXX";
     folder_ = mkdtemp(folder.data());
-    daemon_ = std::make_unique<DaemonFixture>(
-        std::vector<std::string>{"--dram", "64MiB", "--segment", "2MiB", "--nvme", folder_ + "/",
-                                 "--nvme-bytes", "512MiB"});
+    daemon_ = std::make_unique<DaemonFixture>(std::vector<std::string>{
+        "--dram", "64MiB", "--segment", "2MiB", "--nvme", folder_ + "/", "--nvme-bytes", "512MiB"});
     Connect();
   }
   ~NvmeTest() override {
@@ -45,7 +44,8 @@ class NvmeTest : public ::testing::Test {
     uint64_t bytes = 0;
     for (const auto& file : std::filesystem::directory_iterator(folder_)) {
       struct stat info {};
-      if (stat(file.path().c_str(), &info) == 0) bytes += static_cast<uint64_t>(info.st_blocks) * 512;
+      if (stat(file.path().c_str(), &info) == 0)
+        bytes += static_cast<uint64_t>(info.st_blocks) * 512;
     }
     return bytes;
   }
