@@ -34,6 +34,10 @@ socket_mode = 0o660
 dram = "2 GiB"
 segment = "32MiB"
 index_slots = 1024
+nvme = ["/a", "/b"]
+nvme_bytes = "1TiB"
+nvme_segment = "64MiB"
+nvme_admission = "500 GiB/day"
 policy = "lru"
 huge_pages = "off"
 log_level = "warning"
@@ -41,6 +45,7 @@ log_level = "warning"
 name = "search"
 uids = [1001, 1002]
 dram = "512MiB"
+nvme_bytes = "100GiB"
 )",
                                             "t.toml");
   ASSERT_TRUE(config.ok()) << config.status().message();
@@ -49,12 +54,45 @@ dram = "512MiB"
   EXPECT_EQ(config->dram_bytes, uint64_t{2} << 30);
   EXPECT_EQ(config->segment_bytes, uint64_t{32} << 20);
   EXPECT_EQ(config->index_slots, 1024u);
+  EXPECT_EQ(config->nvme, (std::vector<std::string>{"/a", "/b"}));
+  EXPECT_EQ(config->nvme_bytes, uint64_t{1} << 40);
+  EXPECT_EQ(config->nvme_segment_bytes, uint64_t{64} << 20);
+  EXPECT_EQ(config->nvme_admission, NvmeAdmission::kBytesADay);
+  EXPECT_EQ(config->nvme_bytes_a_day, uint64_t{500} << 30);
   EXPECT_EQ(config->policy, "lru");
   EXPECT_FALSE(config->huge_pages);
   EXPECT_EQ(config->log_level, LogLevel::kWarning);
   ASSERT_EQ(config->tenants.size(), 1u);
   EXPECT_EQ(config->tenants[0].uids, (std::vector<uid_t>{1001, 1002}));
   EXPECT_EQ(config->tenants[0].dram_bytes, uint64_t{512} << 20);
+  EXPECT_EQ(config->tenants[0].nvme_bytes, uint64_t{100} << 30);
+}
+
+TEST(Config, NvmeIsAPathOrAList) {
+  EXPECT_EQ(ParseConfig(R"(nvme = "/a")", "t.toml")->nvme, std::vector<std::string>{"/a"});
+  EXPECT_TRUE(ParseConfig("", "t.toml")->nvme.empty());
+  EXPECT_THAT(Refused("nvme = 3"), HasSubstr("t.toml:1: nvme = 3: use a list of paths"));
+  EXPECT_THAT(Refused(R"(nvme = ["/a", ""])"), HasSubstr("use a list of paths"));
+}
+
+TEST(Config, NvmeAdmissionIsAWordOrASizeADay) {
+  EXPECT_EQ(ParseConfig(R"(nvme_admission = "second-hit")", "t.toml")->nvme_admission,
+            NvmeAdmission::kSecondHit);
+  for (const char* wrong : {R"("often")", R"("/day")", R"("0/day")", "3"}) {
+    EXPECT_THAT(Refused(std::string("nvme_admission = ") + wrong),
+                HasSubstr(R"(use "always", "second-hit" or a size a day)"));
+  }
+}
+
+TEST(Config, TenantsShareNvmeBytes) {
+  Config config;
+  config.tenants.push_back(
+      {.name = "a", .uids = {1}, .dram_bytes = 1024, .nvme_bytes = uint64_t{2} << 30});
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("there is no nvme"));
+  config.nvme = {"/a/"};
+  EXPECT_TRUE(CheckConfig(config).ok());
+  config.nvme_bytes = uint64_t{1} << 30;
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("leave room for the default tenant"));
 }
 
 TEST(Config, ErrorsNameFileLineKeyAndMend) {
@@ -90,7 +128,7 @@ TEST(Config, MissingFileIsNamed) {
 TEST(Config, SharesMustLeaveRoomForTheDefaultTenant) {
   Config config;
   config.dram_bytes = 1024;
-  config.tenants.push_back({.name = "a", .uids = {1}, .dram_bytes = 1024});
+  config.tenants.push_back({.name = "a", .uids = {1}, .dram_bytes = 1024, .nvme_bytes = 0});
   EXPECT_THAT(CheckConfig(config).message(), HasSubstr("leave room"));
   config.tenants[0].name = "default";
   EXPECT_THAT(CheckConfig(config).message(), HasSubstr("exists by itself"));
