@@ -427,7 +427,8 @@ class ChunkStore {
   uint32_t stored_next_id_ = 1;      // as the device's table says
   uint64_t stored_version_ = 0;      // of the namespaces there
   int64_t store_namespaces_ns_ = 0;  // not before, after an error
-  Status store_namespaces_error_;    // of the last try
+  int64_t store_namespaces_backoff_ns_ = 0;
+  Status store_namespaces_error_;  // of the last try
   bool storing_namespaces_ = false;
   bool draining_nvme_ = false, sealed_nvme_ = false;
   uint64_t settled_ = 0;

@@ -29,6 +29,7 @@ constexpr uint32_t kHeldShare = 4;
 // Free log segments that only survivors may take.
 constexpr uint32_t kLogReserveSegments = 1;
 constexpr int64_t kNvmeRetryNs = kNsPerSecond;
+constexpr int64_t kNvmeRetryNsMax = 60 * kNsPerSecond;
 
 }  // namespace
 
@@ -112,9 +113,12 @@ void ChunkStore::StoreNamespaces(int64_t now_ns) {
     if (status.ok()) {
       stored_version_ = version;
       stored_next_id_ = next_id;
+      store_namespaces_backoff_ns_ = 0;
       return;
     }
-    store_namespaces_ns_ = nvme_now_ns_ + kNvmeRetryNs;
+    store_namespaces_backoff_ns_ =
+        std::clamp(2 * store_namespaces_backoff_ns_, kNvmeRetryNs, kNvmeRetryNsMax);
+    store_namespaces_ns_ = nvme_now_ns_ + store_namespaces_backoff_ns_;
     LogError("nvme: the namespace table cannot be written: " + status.ToString());
   };
   const Status begun =
