@@ -132,6 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--socket", required=True)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--between", help="a command to run between the two processes")
     parser.add_argument("--phase", choices=["cold", "warm"], help=argparse.SUPPRESS)
     parser.add_argument("--logits", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -141,6 +142,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         print("demo: computing the prompt (about half a minute of CPU)", file=sys.stderr)
         cold = _spawn("cold", arguments.socket, folder)
+        if arguments.between:
+            subprocess.run(arguments.between, check=True, shell=True)
         print("demo: restoring it in another process", file=sys.stderr)
         warm = _spawn("warm", arguments.socket, folder)
         logits = [np.fromfile(os.path.join(folder, name), np.uint32) for name in ("cold", "warm")]
