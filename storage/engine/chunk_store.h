@@ -16,6 +16,7 @@
 #include <atomic>
 #include <compare>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <span>
@@ -314,11 +315,13 @@ class ChunkStore {
     uint64_t generation = 0;
   };
   std::vector<Stranded> stranded_;
-  uint64_t random_ = 0;           // state of the sampler
-  uint64_t published_epoch_ = 0;  // of the pool, as clients were told
-  int64_t stock_retry_ns_ = 0;    // when reclaim ahead of need may look for a victim again
-  int64_t search_retry_ns_ = 0;   // when a put may, after one that found none
-  int64_t pins_look_ns_ = 0;      // when a tick may look at the pin words again
+  uint64_t random_ = 0;  // state of the sampler
+  double last_price_ =
+      std::numeric_limits<double>::max();  // of room, a byte, when it was last known
+  uint64_t published_epoch_ = 0;           // of the pool, as clients were told
+  int64_t stock_retry_ns_ = 0;             // when reclaim ahead of need may look for a victim again
+  int64_t search_retry_ns_ = 0;            // when a put may, after one that found none
+  int64_t pins_look_ns_ = 0;               // when a tick may look at the pin words again
   uint64_t settled_ = 0;
   uint64_t descriptor_epoch_ = 0;
   ChunkStoreStats counts_;
