@@ -130,6 +130,9 @@ struct ChunkInfo {
 class ChunkStore {
  public:
   static Result<std::unique_ptr<ChunkStore>> Create(const ChunkStoreOptions& options);
+  // Sets the sizes that `options` leaves open, as Create does; kInvalid for those that it refuses.
+  // Takes no memory.
+  static Status FillSizes(ChunkStoreOptions* options);
   ~ChunkStore();
 
   // -- Sessions ------------------------------------------------------------------------------
