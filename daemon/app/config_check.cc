@@ -47,7 +47,7 @@ Status CheckStore(const std::string& tenant, uint64_t dram_bytes, const Config& 
   options.dram_bytes = dram_bytes;
   options.segment_bytes = config.segment_bytes;
   options.index_slots = config.index_slots;
-  const Status sized = ChunkStore::FillSizes(&options);
+  Status sized = ChunkStore::FillSizes(&options);
   if (sized.ok()) return sized;
   return Status(sized.code(), "tenant '" + tenant + "': " + sized.message());
 }

@@ -15,7 +15,7 @@ Status ReadKind(const RowStore& store, catalog::Kind kind, const char* what,
                 std::vector<Row>* rows) {
   RowStore::ScanCounts counts;
   bool parsed = true;
-  const Status scanned = store.Scan(
+  Status scanned = store.Scan(
       catalog::KindStart(kind), catalog::KindEnd(kind), RowStore::Extent::kFew,
       [&](std::string_view key, std::string_view value) {
         Row row;
@@ -107,7 +107,7 @@ Result<CatalogReport> CheckCatalog(const std::string& folder) {
   }
   CatalogReport report;
   RowStore::ScanCounts counts;
-  const Status scanned = (*store)->Scan(
+  Status scanned = (*store)->Scan(
       std::string_view("\0", 1), std::string_view("\xff", 1), RowStore::Extent::kMany,
       [&report](std::string_view key, std::string_view) {
         CountRow(key, &report);

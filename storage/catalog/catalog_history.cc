@@ -43,7 +43,7 @@ Status CatalogHistory::Load(const RowStore& store) {
     // Above whatever may be there: EndBatch erases all below.
     RowStore::ScanCounts counts;
     uint32_t last = 0;
-    const Status scanned = store.Scan(
+    Status scanned = store.Scan(
         catalog::KindStart(catalog::Kind::kHistory), catalog::KindEnd(catalog::Kind::kHistory),
         RowStore::Extent::kMany,
         [&last](std::string_view key, std::string_view) {

@@ -81,7 +81,7 @@ Status Catalog::OpenOrCreate() {
     occupied = false;
   }
   if (*occupied) {
-    const Status opened = OpenExisting();
+    Status opened = OpenExisting();
     if (opened.code() != StatusCode::kCorrupt) return opened;
     store_.reset();
     if (options_.repair == CatalogRepair::kRefuse) {

@@ -238,7 +238,7 @@ Status RowStore::Prepare() {
 }
 
 Status RowStore::Write(RowBatch& batch, bool sync, Room room) {
-  const Status has_room = room == Room::kKeep ? CheckRoom() : Status::Ok();
+  Status has_room = room == Room::kKeep ? CheckRoom() : Status::Ok();
   if (!has_room.ok()) return has_room;
   if (Status prepared = Prepare(); !prepared.ok()) return prepared;
   rocksdb::WriteOptions options;
