@@ -29,9 +29,16 @@ Result<BenchDaemon> BenchDaemon::Start(const std::string& folder,
                                        const std::vector<std::string>& arguments) {
   const std::string binary = Beside("terraced");
   const std::string socket = folder + "/terraced.sock";
+  if (access(binary.c_str(), X_OK) != 0) {
+    return Status(StatusCode::kInvalid,
+                  binary +
+                      " is not there: install the daemon beside terrace, or name a daemon that "
+                      "runs by --socket where the workload takes one");
+  }
   std::vector<std::string> words = {binary, "--socket", socket, "--log-level", "warning"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 

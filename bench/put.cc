@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/json.hpp>
 #include <cstring>
@@ -25,6 +26,12 @@ constexpr uint32_t kChunk = 1 * kMiB;
 constexpr uint32_t kBatch = 16;
 constexpr uint32_t kBatches = 24;  // a turn: 384 MiB a process
 constexpr uint64_t kSegment = 64 * kMiB;
+
+// The claims of a copy turn take half of it at most.
+constexpr uint64_t PoolBytes(uint32_t clients) {
+  return std::max<uint64_t>(3 * kGiB, uint64_t{2} * clients * kBatches * kBatch * kChunk);
+}
+
 constexpr int kWarmRounds = 8;
 constexpr int64_t kPopulateNs = 60 * kNsPerSecond;
 
@@ -219,7 +226,8 @@ int RunPutBench(const std::string& folder, const PutBenchOptions& options) {
     Progress(std::to_string(clients) + " client processes");
     const Result<BenchDaemon> daemon =
         options.socket.empty()
-            ? BenchDaemon::Start(folder, {"--dram", "3GiB", "--segment", std::to_string(kSegment)})
+            ? BenchDaemon::Start(folder, {"--dram", std::to_string(PoolBytes(clients)), "--segment",
+                                          std::to_string(kSegment)})
             : BenchDaemon::Borrow(options.socket);
     if (!daemon.ok()) {
       std::fprintf(stderr, "terrace bench: %s\n", daemon.status().message().c_str());

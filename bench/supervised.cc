@@ -39,15 +39,20 @@ int RunSupervised(const std::function<int(const std::string& folder)>& work) {
     _exit(code);
   }
   int status = 1 << 8;
+  int told = 0;
   if (run < 0) std::perror("terrace bench: fork");
   while (run > 0 && waitpid(run, &status, WNOHANG) == 0) {
     int signal = 0;
     sigwait(&watched, &signal);
-    if (signal != SIGCHLD) kill(run, SIGTERM);
+    if (signal == SIGCHLD) continue;
+    told = signal;
+    kill(run, SIGTERM);
   }
   std::error_code error;
   std::filesystem::remove_all(folder, error);
   sigprocmask(SIG_SETMASK, &before, nullptr);
+  // A shell that runs us in a loop stops only when we ended as we were told to.
+  if (told != 0 && WIFSIGNALED(status)) return 128 + told;
   return ExitCode(status);
 }
 

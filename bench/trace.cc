@@ -173,6 +173,9 @@ Result<std::vector<Request>> ReadTrace(const std::string& file) {
     }
     requests.push_back(std::move(request));
   }
+  if (in.bad() || requests.empty()) {
+    return Status(StatusCode::kInvalid, "no requests in " + file + ": a line each, with hash_ids");
+  }
   return requests;
 }
 

@@ -35,6 +35,7 @@ ALLOWED: dict[str, list[str]] = {
     "storage/index": [*BASE, "storage/mem"],
     "storage/segment": BYTES,
     "storage/tier": [*BYTES, "storage/io"],
+    "storage/catalog": [*BASE, "storage/record"],
     "storage/engine": [
         *BYTES,
         "storage/index",
@@ -61,7 +62,8 @@ FOREIGN: dict[str, list[str]] = {
     r"spdlog/": ["storage/base"],
     r"nanobind/": ["client/python"],
     r"liburing\.h": ["storage/io"],
-    r"xxhash\.h": ["proto/shm", "storage/record", "storage/codec"],
+    r"xxhash\.h": ["proto/shm", "storage/record", "storage/codec", "storage/catalog"],
+    r"rocksdb/": ["storage/catalog"],
     r"zstd\.h": ["storage/codec"],
     r"openssl/": ["client/core"],
     r"systemd/": ["daemon/app"],

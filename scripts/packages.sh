@@ -14,7 +14,7 @@ packages_debian_12() {  # tested
       echo python3 python3-dev python3-venv
       echo libcapnp-dev capnproto libssl-dev libxxhash-dev libzstd-dev libboost1.81-dev libboost-json1.81-dev
       echo libcli11-dev libtomlplusplus-dev libspdlog-dev libfmt-dev libsystemd-dev
-      echo liburing-dev
+      echo liburing-dev librocksdb-dev
       echo libgtest-dev libgmock-dev
       ;;
     ci) echo clang-format-14 shellcheck ;;

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 
 #include "client/cli/cli.h"
 #include "storage/base/limits.h"
@@ -84,25 +85,52 @@ Status EndOf(StatusCode code, const std::string& key, const std::string& label) 
   return Status(code, message);
 }
 
-int Answer(const CliOptions& options, const char* done, const std::string& key,
-           const Status& status) {
+json::object ToJson(const std::string& text, const shm::ChunkKey& key, const Status& status) {
+  json::object out{
+      {"key", text}, {"hex", FormatKey(key)}, {"status", StatusCodeName(status.code())}};
+  if (!status.ok()) out["error"] = status.message();
+  return out;
+}
+
+// `text`: the key as it was typed.
+int Answer(const CliOptions& options, const char* done, const std::string& text,
+           const shm::ChunkKey& key, const Status& status) {
   if (!status.ok()) {
     if (!options.json) return Explain(options, status);
-    std::fprintf(stderr, "terrace: %s\n", status.ToString().c_str());
+    std::fprintf(stderr, "terrace: %s\n", Printable(status.ToString()).c_str());
   }
   if (options.json) {
-    json::object out{{"key", key}, {"status", StatusCodeName(status.code())}};
-    if (!status.ok()) out["error"] = status.message();
-    std::printf("%s\n", json::serialize(out).c_str());
+    std::printf("%s\n", json::serialize(ToJson(text, key, status)).c_str());
   } else {
-    std::printf("%s %s\n", done, key.c_str());
+    std::printf("%s %s\n", done, Printable(text).c_str());
   }
   if (status.ok()) return 0;
   return status.code() == StatusCode::kInvalid ? kExitUsage : kExitFailure;
 }
 
-// A chunk's bytes from a file; kInvalid says why they can be none.
+// "1048448 bytes (1.0 MiB)": a limit to the byte.
+std::string ExactBytes(uint64_t bytes) {
+  return std::to_string(bytes) + " bytes (" + HumanBytes(bytes) + ")";
+}
+
+// All that is there, but at most one byte more than fits: a longer file is known without being read
+// to its end.
+Result<std::string> ReadBytes(std::istream& in, const std::string& name) {
+  std::string bytes(kChunkBytesMax + 1, '\0');
+  in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (in.bad()) return Status(StatusCode::kIoError, "cannot read " + name);
+  bytes.resize(static_cast<size_t>(in.gcount()));
+  if (bytes.empty()) return Status(StatusCode::kInvalid, name + " is empty: a chunk has bytes");
+  if (bytes.size() > kChunkBytesMax) {
+    return Status(StatusCode::kInvalid, name + " is longer than " + ExactBytes(kChunkBytesMax) +
+                                            ": cut it into several chunks");
+  }
+  return bytes;
+}
+
+// A chunk's bytes from a file, "-" is standard input; kInvalid says why they can be none.
 Result<std::string> ReadPayload(const std::string& name) {
+  if (name == "-") return ReadBytes(std::cin, "standard input");
   std::error_code error;
   if (std::filesystem::is_directory(name, error)) {
     return Status(StatusCode::kInvalid, "cannot read " + name + ": it is a folder");
@@ -111,17 +139,7 @@ Result<std::string> ReadPayload(const std::string& name) {
   if (!file) {
     return Status(StatusCode::kInvalid, "cannot read " + name + ": check the path and its mode");
   }
-  // One byte more than fits, so that a longer file is known without being read to its end.
-  std::string bytes(kChunkBytesMax + 1, '\0');
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  if (file.bad()) return Status(StatusCode::kIoError, "cannot read " + name);
-  bytes.resize(static_cast<size_t>(file.gcount()));
-  if (bytes.empty()) return Status(StatusCode::kInvalid, name + " is empty: a chunk has bytes");
-  if (bytes.size() > kChunkBytesMax) {
-    return Status(StatusCode::kInvalid, name + " is longer than " + HumanBytes(kChunkBytesMax) +
-                                            ": cut it into several chunks");
-  }
-  return bytes;
+  return ReadBytes(file, name);
 }
 
 }  // namespace
@@ -148,9 +166,10 @@ int RunNamespaces(const CliOptions& options) {
                                  {"chunks", ns.chunk_count},
                                  {"bytes", ns.chunk_bytes}});
     } else {
-      std::printf("%-32s %8lu chunks %10s  epoch %lu  model %s\n", ns.identity.label.c_str(),
-                  ns.chunk_count, HumanBytes(ns.chunk_bytes).c_str(), ns.epoch,
-                  ns.identity.model.empty() ? "-" : ns.identity.model.c_str());
+      std::printf("%-32s %8lu chunks %10s  epoch %lu  model %s\n",
+                  Printable(ns.identity.label).c_str(), ns.chunk_count,
+                  HumanBytes(ns.chunk_bytes).c_str(), ns.epoch,
+                  ns.identity.model.empty() ? "-" : Printable(ns.identity.model).c_str());
     }
   }
   if (options.json) std::printf("%s\n", json::serialize(out).c_str());
@@ -167,21 +186,26 @@ int RunList(const CliOptions& options, const std::string& label, uint32_t limit)
   json::array out;
   uint64_t cursor = 0;
   uint32_t listed = 0;
+  bool more = false;
   do {
     const Result<std::vector<ListedChunk>> chunks = client->List(&cursor, 1024);
     if (!chunks.ok()) return Explain(options, chunks.status());
     for (const ListedChunk& chunk : *chunks) {
       if (!label.empty() && chunk.namespace_label != label) continue;
-      if (listed++ == limit) break;
+      more = listed == limit;
+      if (more) break;
+      ++listed;
       if (options.json) {
         out.push_back(ToJson(chunk));
       } else {
         std::printf("%-64s %10s  %s\n", FormatKey(chunk.key).c_str(),
-                    HumanBytes(chunk.payload_bytes).c_str(), chunk.namespace_label.c_str());
+                    HumanBytes(chunk.payload_bytes).c_str(),
+                    Printable(chunk.namespace_label).c_str());
       }
     }
-  } while (cursor != 0 && listed < limit);
+  } while (cursor != 0 && !more);
   if (options.json) std::printf("%s\n", json::serialize(out).c_str());
+  if (more) std::fprintf(stderr, "terrace: %u shown, --limit for more\n", listed);
   return 0;
 }
 
@@ -206,10 +230,10 @@ int RunStat(const CliOptions& options, const std::string& label, const std::stri
       "durable    %s\n"
       "place      segment %u, offset %lu\nworth      %.3g hits a byte, reuse class %u\n"
       "lease      %s\n",
-      FormatKey(chunk->key).c_str(), chunk->namespace_label.c_str(), StateName(chunk->state),
-      chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(), chunk->tier.c_str(),
-      chunk->durable ? "yes" : "no", chunk->segment, chunk->offset, chunk->worth,
-      chunk->reuse_class,
+      FormatKey(chunk->key).c_str(), Printable(chunk->namespace_label).c_str(),
+      StateName(chunk->state), chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(),
+      chunk->tier.c_str(), chunk->durable ? "yes" : "no", chunk->segment, chunk->offset,
+      chunk->worth, chunk->reuse_class,
       chunk->lease_left_ms > 0 ? (std::to_string(chunk->lease_left_ms / 1000) + " s left").c_str()
                                : "none");
   return 0;
@@ -227,7 +251,7 @@ int RunGet(const CliOptions& options, const std::string& label, const std::strin
   wanted.verify = true;
   std::vector<GetResult> got = (*ns)->Get(std::span(&*key, 1), wanted);
   if (got[0].status != StatusCode::kOk) {
-    return Answer(options, "got", text, EndOf(got[0].status, text, label));
+    return Answer(options, "got", text, *key, EndOf(got[0].status, text, label));
   }
   const std::span<const std::byte> bytes = got[0].pin.bytes();
   if (output.empty() || output == "-") {
@@ -243,7 +267,7 @@ int RunGet(const CliOptions& options, const std::string& label, const std::strin
                    Status(StatusCode::kIoError,
                           "cannot write " + output + ": check the folder, its mode and its room"));
   }
-  return Answer(options, "got", text, Status::Ok());
+  return Answer(options, "got", text, *key, Status::Ok());
 }
 
 int RunPut(const CliOptions& options, const std::string& label, const std::string& text,
@@ -265,11 +289,11 @@ int RunPut(const CliOptions& options, const std::string& label, const std::strin
   const StatusCode code = (*ns)->Put(std::span(&item, 1))[0];
   Status end = code == StatusCode::kOk ? Status::Ok() : EndOf(code, text, label);
   if (code == StatusCode::kInvalid) {
-    end = Status(code, name + " has " + HumanBytes(bytes->size()) +
-                           ": a chunk has a little under half a segment of the pool at most, see "
-                           "`terrace status`");
+    end = Status(code, (name == "-" ? "standard input" : name) + " has " +
+                           ExactBytes(bytes->size()) + ": the daemon's largest chunk has " +
+                           ExactBytes(client->chunk_bytes_max()));
   }
-  return Answer(options, "put", text, end);
+  return Answer(options, "put", text, *key, end);
 }
 
 int RunRemove(const CliOptions& options, const std::string& label,
@@ -286,11 +310,20 @@ int RunRemove(const CliOptions& options, const std::string& label,
   if (!ns.ok()) return Explain(options, ns.status());
   const std::vector<StatusCode> ends = (*ns)->Remove(keys);
   int code = 0;
+  json::array out;
   for (size_t i = 0; i < ends.size(); ++i) {
     const bool done = ends[i] == StatusCode::kOk;
-    code = std::max(code, Answer(options, "removed", texts[i],
-                                 done ? Status::Ok() : EndOf(ends[i], texts[i], label)));
+    const Status end = done ? Status::Ok() : EndOf(ends[i], texts[i], label);
+    if (!options.json) {
+      code = std::max(code, Answer(options, "removed", texts[i], keys[i], end));
+      continue;
+    }
+    out.push_back(ToJson(texts[i], keys[i], end));
+    if (done) continue;
+    std::fprintf(stderr, "terrace: %s\n", Printable(end.ToString()).c_str());
+    code = std::max(code, end.code() == StatusCode::kInvalid ? kExitUsage : kExitFailure);
   }
+  if (options.json) std::printf("%s\n", json::serialize(out).c_str());
   return code;
 }
 
@@ -305,7 +338,7 @@ int RunClear(const CliOptions& options, const std::string& label) {
     std::printf("%s\n",
                 json::serialize(json::object{{"namespace", label}, {"chunks", *chunks}}).c_str());
   } else {
-    std::printf("cleared %lu chunks of %s\n", *chunks, label.c_str());
+    std::printf("cleared %lu chunks of %s\n", *chunks, Printable(label).c_str());
   }
   return 0;
 }
@@ -321,7 +354,7 @@ int RunBump(const CliOptions& options, const std::string& label) {
     std::printf("%s\n",
                 json::serialize(json::object{{"namespace", label}, {"status", "ok"}}).c_str());
   } else {
-    std::printf("%s begins a new epoch: all that it held is a miss\n", label.c_str());
+    std::printf("%s begins a new epoch: all that it held is a miss\n", Printable(label).c_str());
   }
   return 0;
 }

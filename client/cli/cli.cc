@@ -45,7 +45,7 @@ int Explain(const CliOptions& options, const Status& status) {
                                   {"error", status.message()}};
     std::printf("%s\n", boost::json::serialize(out).c_str());
   }
-  std::fprintf(stderr, "terrace: %s\n", status.ToString().c_str());
+  std::fprintf(stderr, "terrace: %s\n", Printable(status.ToString()).c_str());
   return status.code() == StatusCode::kInvalid ? kExitUsage : kExitFailure;
 }
 
@@ -105,6 +105,21 @@ std::string FormatKey(const shm::ChunkKey& key) {
   }
   if (key.part != 0) text += "@" + std::to_string(key.part);
   return text;
+}
+
+std::string Printable(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f) {
+      out += c;
+      continue;
+    }
+    char escaped[8];
+    std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
+    out += escaped;
+  }
+  return out;
 }
 
 std::string HumanBytes(uint64_t bytes) {

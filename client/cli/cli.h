@@ -36,6 +36,9 @@ int FlushOutput(const CliOptions& options, int code);
 Result<shm::ChunkKey> ParseKey(std::string_view text);
 std::string FormatKey(const shm::ChunkKey& key);
 
+// Bytes that would steer a terminal, as \xNN: labels and names are other people's.
+std::string Printable(std::string_view text);
+
 // "1.5 GiB": to be read, not parsed.
 std::string HumanBytes(uint64_t bytes);
 

@@ -43,17 +43,41 @@ std::string Chosen(const std::string& line) {
              : line.substr(open + 1, close - open - 1);
 }
 
-// The two lines that give huge pages, for as much memory as `dram = "auto"` would take.
-std::string HugePageLines() {
-  const Result<MachineMemory> machine = ReadMachineMemory();
-  const uint64_t bytes = machine.ok() ? AutoDramBytes(*machine) : kGiB;
+// The two lines that give huge pages for so much memory.
+std::string HugePageLines(uint64_t bytes) {
   std::ostringstream lines;
   lines << "sysctl -w vm.nr_hugepages=" << (bytes + bytes / 32) / kHugePageBytes + 16
         << "\necho advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled";
   return lines.str();
 }
 
-Finding CheckHugePages() {
+// What the daemon's tenants, those that this user sees, run on.
+struct Pool {
+  uint64_t dram_bytes = 0;
+  bool small_pages = false;  // at least one tenant's, and not by choice
+  bool huge_pages_off = false;
+};
+
+// False when the answer has another shape.
+bool ReadPool(const std::string& status, Pool* pool) {
+  try {
+    const json::value answer = json::parse(status);
+    for (const json::value& tenant : answer.at("tenants").as_array()) {
+      const bool off = tenant.at("huge_pages").as_string() == "off";
+      pool->huge_pages_off |= off;
+      for (const json::value& tier : tenant.at("tiers").as_array()) {
+        pool->dram_bytes += tier.at("bytes").to_number<uint64_t>();
+        pool->small_pages |= !off && tier.at("page_bytes").to_number<uint64_t>() == 4 * kKiB;
+      }
+    }
+  } catch (const std::exception&) {
+    return false;
+  }
+  return pool->dram_bytes != 0;
+}
+
+// Without a daemon: what one would find, as `dram = "auto"` would size it.
+Finding CheckMachinesHugePages() {
   const std::string reserved = FirstLine("/proc/sys/vm/nr_hugepages");
   const std::string shmem = Chosen(FirstLine("/sys/kernel/mm/transparent_hugepage/shmem_enabled"));
   const bool transparent =
@@ -64,7 +88,25 @@ Finding CheckHugePages() {
                   .mend = {}};
   if (reserved != "0" && !reserved.empty() && transparent) return finding;
   finding.grade = reserved != "0" || transparent ? Grade::kOk : Grade::kWarning;
-  if (finding.grade == Grade::kWarning) finding.mend = HugePageLines();
+  if (finding.grade != Grade::kWarning) return finding;
+  const Result<MachineMemory> machine = ReadMachineMemory();
+  finding.mend = HugePageLines(machine.ok() ? AutoDramBytes(*machine) : kGiB);
+  return finding;
+}
+
+Finding CheckHugePages(const Result<std::unique_ptr<Client>>& client) {
+  Finding finding = CheckMachinesHugePages();
+  if (!client.ok()) return finding;
+  const Result<std::string> status = (*client)->StatusJson();
+  Pool pool;
+  if (!status.ok() || !ReadPool(*status, &pool)) return finding;
+  finding.grade = pool.small_pages ? Grade::kWarning : Grade::kOk;
+  finding.mend = pool.small_pages ? HugePageLines(pool.dram_bytes) : std::string();
+  if (pool.small_pages) {
+    finding.found += "; terraced runs on 4 KiB pages: restart it after these";
+  } else if (pool.huge_pages_off) {
+    finding.found += "; terraced was told huge_pages = off";
+  }
   return finding;
 }
 
@@ -76,6 +118,16 @@ Finding CheckLimit(const char* subject, int resource, uint64_t wanted, const std
           .subject = subject,
           .found = limit.rlim_max == RLIM_INFINITY ? "unlimited" : std::to_string(limit.rlim_max),
           .mend = enough ? std::string() : mend};
+}
+
+// Nothing of the daemon locks memory: the figure only.
+Finding ShowLockedMemory() {
+  rlimit limit{};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  return {.grade = Grade::kOk,
+          .subject = "locked memory",
+          .found = limit.rlim_max == RLIM_INFINITY ? "unlimited" : HumanBytes(limit.rlim_max),
+          .mend = {}};
 }
 
 // The probe has a null argument: a kernel that has io_uring answers EFAULT.
@@ -126,6 +178,16 @@ Result<std::unique_ptr<Client>> Connect(const CliOptions& options) {
   return Client::Connect(wanted);
 }
 
+// What lets this user reach a daemon.
+std::string MendOf(const Status& refused) {
+  if (refused.code() == StatusCode::kDenied) {
+    return "in the daemon's configuration: name this user's uid under `uids` of a [[tenant]], and "
+           "set socket_mode = 0o666";
+  }
+  if (refused.code() == StatusCode::kBusy) return "end a client: `terrace status` names sessions";
+  return "start terraced, or name its socket with --socket";
+}
+
 Finding CheckVersions(const std::string& own, const Result<std::unique_ptr<Client>>& client) {
   if (client.ok()) {
     const Result<std::string> status = (*client)->StatusJson();
@@ -134,7 +196,7 @@ Finding CheckVersions(const std::string& own, const Result<std::unique_ptr<Clien
   return {.grade = Grade::kWarning,
           .subject = "versions",
           .found = "terrace " + own + ", no daemon to compare with",
-          .mend = "start terraced, or name its socket with --socket"};
+          .mend = MendOf(client.ok() ? Status(StatusCode::kUnavailable) : client.status())};
 }
 
 // Put, get, compare, remove: in a namespace of its own.
@@ -142,7 +204,7 @@ Finding CheckRoundTrip(const Result<std::unique_ptr<Client>>& client) {
   Finding finding{.grade = Grade::kFailure, .subject = "round trip", .found = {}, .mend = {}};
   if (!client.ok()) {
     finding.found = client.status().message();
-    finding.mend = "start terraced, or name its socket with --socket";
+    finding.mend = MendOf(client.status());
     return finding;
   }
   NamespaceIdentity identity;
@@ -191,11 +253,10 @@ int RunDoctor(const CliOptions& options) {
   const Result<std::unique_ptr<Client>> client = Connect(options);
   const std::vector<Finding> findings = {
       CheckKernel(),
-      CheckHugePages(),
+      CheckHugePages(client),
       CheckLimit("descriptors", RLIMIT_NOFILE, 2 * kSegmentCountMax + 8 * kSessionCountMax,
                  "LimitNOFILE=65536 in the unit, or ulimit -n 65536"),
-      CheckLimit("locked memory", RLIMIT_MEMLOCK, kGiB,
-                 "LimitMEMLOCK=infinity in the unit: io_uring registers buffers with it"),
+      ShowLockedMemory(),
       CheckIoUring(),
       CheckVersions(options.version, client),
       CheckRoundTrip(client),
@@ -212,7 +273,7 @@ int RunDoctor(const CliOptions& options) {
       continue;
     }
     std::printf("%-8s %-14s %s\n", GradeName(finding.grade), finding.subject.c_str(),
-                finding.found.c_str());
+                Printable(finding.found).c_str());
     std::istringstream lines(finding.mend);
     for (std::string line; std::getline(lines, line);) std::printf("           %s\n", line.c_str());
   }

@@ -56,7 +56,7 @@ void DeclareMoving(CLI::App& app, Arguments& a) {
 
   CLI::App* put = app.add_subcommand("put", "a file as a chunk");
   put->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
-  put->add_option("file", a.file, "the bytes")->required();
+  put->add_option("file", a.file, "the bytes; - is standard input")->required();
   put->add_option("-n,--namespace", a.label, "its namespace; made when it is absent")->required();
   put->callback([&a] { a.exit_code = RunPut(a.options, a.label, a.key, a.file); });
 

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <boost/json.hpp>
 #include <cmath>
@@ -23,9 +24,11 @@ uint64_t Number(const json::object& from, const char* key) {
   return value != nullptr && value->is_number() ? value->to_number<uint64_t>() : 0;
 }
 
+// To be printed.
 std::string Text(const json::object& from, const char* key) {
   const json::value* value = from.if_contains(key);
-  return value != nullptr && value->is_string() ? std::string(value->as_string()) : std::string();
+  if (value == nullptr || !value->is_string()) return {};
+  return Printable(std::string_view(value->as_string()));
 }
 
 // One cell a fortieth of the tier; what is there at all gets at least a cell.
@@ -88,6 +91,8 @@ void PrintTenant(const json::object& tenant) {
   std::printf("tenant %s: %lu chunks, %lu being written, policy %s, index %lu of %lu slots\n",
               Text(tenant, "name").c_str(), Number(tenant, "chunks"), Number(tenant, "filling"),
               Text(tenant, "policy").c_str(), Number(index, "used"), Number(index, "slots"));
+  const uint64_t largest = Number(tenant, "chunk_bytes_max");
+  std::printf("        largest chunk %lu bytes (%s)\n", largest, HumanBytes(largest).c_str());
   for (const json::value& value : tenant.at("tiers").as_array()) {
     const json::object& tier = value.as_object();
     if (Text(tier, "tier") == "nvme") {
@@ -124,7 +129,7 @@ void Print(const json::object& status) {
                 HumanBytes(Number(session, "stranded_bytes")).c_str());
   }
   for (const json::value& warning : status.at("warnings").as_array()) {
-    std::printf("warning: %s\n", warning.as_string().c_str());
+    std::printf("warning: %s\n", Printable(std::string_view(warning.as_string())).c_str());
   }
 }
 
@@ -176,7 +181,7 @@ int RunStatus(const CliOptions& options, bool watch, double seconds) {
   do {
     const Result<std::string> text = client->StatusJson();
     if (!text.ok()) return Explain(options, text.status());
-    if (watch && !options.json) std::printf("\033[H\033[J");
+    if (watch && !options.json && isatty(STDOUT_FILENO) == 1) std::printf("\033[H\033[J");
     if (options.json) {
       std::printf("%s\n", text->c_str());
     } else if (!PrintAnswer(*text)) {

@@ -118,6 +118,12 @@ Client::~Client() { impl_->state->Stop(); }
 
 bool Client::available() const { return impl_->connection().available(); }
 
+Status Client::AwaitAvailable(int64_t timeout_ns) const {
+  return impl_->connection().AwaitAvailable(MonotonicNs() + timeout_ns);
+}
+
+uint32_t Client::chunk_bytes_max() const { return impl_->connection().chunk_bytes_max(); }
+
 const std::string& Client::socket() const { return impl_->state->socket(); }
 
 Result<std::shared_ptr<Namespace>> Client::Register(const NamespaceIdentity& identity) {

@@ -235,6 +235,11 @@ class Client {
   ~Client();
 
   bool available() const;
+  // Ok once it is available; else, at a refusal or the timeout, why not, with the code of the last
+  // attempt: kDenied (the socket's mode, no tenant), kBusy (its session table is full), ...
+  Status AwaitAvailable(int64_t timeout_ns) const;
+  // Payload bytes of the largest chunk that the daemon takes; 0 before the first connection.
+  uint32_t chunk_bytes_max() const;
   // Where it looks for the daemon: a path, or two in words.
   const std::string& socket() const;
 

@@ -78,6 +78,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Stop();
 
   bool available() const { return available_.load(std::memory_order_acquire); }
+  // Of the daemon connected to last; 0 before the first.
+  uint32_t chunk_bytes_max() const { return chunk_bytes_max_.load(std::memory_order_relaxed); }
   // Whether it became available by the deadline; else why not.
   Status AwaitAvailable(int64_t deadline_ns);
 
@@ -124,6 +126,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::atomic<bool> started_{false};
   std::atomic<bool> available_{false};
   std::atomic<bool> housekeeping_wanted_{false};
+  std::atomic<uint32_t> chunk_bytes_max_{0};
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -74,20 +74,30 @@ Result<UniqueFd> ConnectSocket(const std::string& path) {
     return Status(StatusCode::kUnavailable, ErrnoStatus("socket", errno).message());
   }
   if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    if (errno == EACCES) {
+      return Status(StatusCode::kDenied,
+                    path + ": Permission denied: the daemon's `socket_mode` (or a folder's mode) " +
+                        "does not admit uid " + std::to_string(geteuid()) +
+                        ": set socket_mode = 0o666 in its configuration");
+    }
     return Status(StatusCode::kUnavailable,
                   "no daemon answers at " + path + ": " + std::strerror(errno));
   }
   return fd;
 }
 
-// The first that somebody serves; else the last one's failure, naming them all.
+// The first that somebody serves; else the last one's failure, naming them all.  kDenied counts
+// before the others: that daemon is there.
 Result<UniqueFd> ConnectAny(const std::vector<std::string>& paths) {
   std::string earlier;
+  bool denied = false;
   for (size_t i = 0;; ++i) {
     Result<UniqueFd> fd = ConnectSocket(paths[i]);
     if (fd.ok()) return fd;
+    denied |= fd.status().code() == StatusCode::kDenied;
     if (i + 1 == paths.size()) {
-      return Status(fd.status().code(), earlier + fd.status().message());
+      return Status(denied ? StatusCode::kDenied : fd.status().code(),
+                    earlier + fd.status().message());
     }
     earlier += fd.status().message() + "; ";
   }
@@ -206,6 +216,7 @@ Status Connection::Loop::OpenSession(Wire& wire) {
   const auto opened =
       Within(kj::Promise<capnp::Response<rpc::Terrace::OpenResults>>(request.send()));
   if (opened.getStatus().getCode() != rpc::Code::OK) return FromRpc(opened.getStatus());
+  owner_.chunk_bytes_max_.store(opened.getInfo().getChunkBytesMax(), std::memory_order_relaxed);
   link_ = std::make_unique<Link>(
       Link{.terrace = kj::mv(terrace), .session = opened.getSession(), .mapped = nullptr});
   if (!wanted || !opened.getInfo().getSharedMemory()) return Status::Ok();

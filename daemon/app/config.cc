@@ -406,37 +406,4 @@ Status ApplyFlag(const std::string& flag, const std::string& value, Config* conf
   return Reader(From::kFlag, flag).ReadRoot(table, config);
 }
 
-Status CheckConfig(const Config& config) {
-  uint64_t shares = 0, nvme_shares = 0;
-  for (size_t i = 0; i < config.tenants.size(); ++i) {
-    const TenantConfig& tenant = config.tenants[i];
-    if (tenant.name == "default") {
-      return Status(StatusCode::kInvalid, "tenant 'default' exists by itself: use another name");
-    }
-    for (size_t j = 0; j < i; ++j) {
-      if (config.tenants[j].name != tenant.name) continue;
-      return Status(StatusCode::kInvalid, "two tenants are named '" + tenant.name + "'");
-    }
-    shares += tenant.dram_bytes;
-    nvme_shares += tenant.nvme_bytes;
-  }
-  if (config.dram_bytes != 0 && shares >= config.dram_bytes) {
-    return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(shares) +
-                                            " of dram = " + FormatSize(config.dram_bytes) +
-                                            ": leave room for the default tenant");
-  }
-  if (nvme_shares != 0 && config.nvme.empty()) {
-    return Status(StatusCode::kInvalid,
-                  "a tenant has nvme_bytes, and there is no nvme: name a path, such as nvme = "
-                  "[\"/var/lib/terrace\"]");
-  }
-  const uint64_t nvme = config.nvme_bytes == 0 ? kNvmeBytesDefault : config.nvme_bytes;
-  if (nvme_shares >= nvme) {
-    return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(nvme_shares) +
-                                            " of nvme_bytes = " + FormatSize(nvme) +
-                                            ": leave room for the default tenant");
-  }
-  return Status::Ok();
-}
-
 }  // namespace terrace

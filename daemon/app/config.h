@@ -61,7 +61,10 @@ Result<Config> LoadConfig(const std::string& file);
 // flag, the value and what would be right.  REQUIRES: the flag is named after its key.
 Status ApplyFlag(const std::string& flag, const std::string& value, Config* config);
 
-// Checks that need the whole: the tenants' shares, their names.
+// Checks that need the whole: the tenants' names and uids, and all sizes as the daemon takes them
+// at its start, save for how much memory is free.
 Status CheckConfig(const Config& config);
+// What is allowed and hardly meant: uids that the socket's mode shuts out.
+std::vector<std::string> ConfigWarnings(const Config& config);
 
 }  // namespace terrace

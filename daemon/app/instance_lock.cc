@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -34,6 +35,11 @@ Result<InstanceLock> InstanceLock::Take(const std::string& socket) {
   }
   const std::string path = socket + ".lock";
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.valid() && (errno == EACCES || errno == EPERM)) {
+    return Status(StatusCode::kDenied,
+                  "open " + path + ": " + std::strerror(errno) +
+                      ": run as the folder's owner, or use another socket with --socket");
+  }
   if (!fd.valid()) return ErrnoStatus("open " + path, errno);
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     return Status(StatusCode::kBusy, "socket = " + socket + " is held by " + HolderOf(fd.get()) +

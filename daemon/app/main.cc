@@ -83,6 +83,7 @@ int Serve(const Config& config) {
   signal(SIGPIPE, SIG_IGN);
 
   SetLogLevel(config.log_level);
+  for (const std::string& warning : ConfigWarnings(config)) LogWarning(warning);
   Result<std::unique_ptr<Daemon>> daemon = Daemon::Start(config);
   if (!daemon.ok()) return Fail(daemon.status());
   LogInfo((*daemon)->Describe());
@@ -116,6 +117,9 @@ int main(int argc, char** argv) {
   const terrace::Result<terrace::Config> config = terrace::ReadSettings(flags);
   if (!config.ok()) return terrace::Fail(config.status());
   if (flags.check_config) {
+    for (const std::string& warning : terrace::ConfigWarnings(*config)) {
+      std::fprintf(stderr, "terraced: warning: %s\n", warning.c_str());
+    }
     std::puts("the configuration is right");
     return 0;
   }

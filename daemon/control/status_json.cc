@@ -118,6 +118,7 @@ json::object TenantJson(const std::string& name, ChunkStore& store) {
           {"chunks", stats.chunk_count},
           {"filling", stats.filling_count},
           {"chunk_bytes_max", store.chunk_bytes_max()},
+          {"huge_pages", store.options().memory.best != PageRung::kSmall ? "auto" : "off"},
           {"tiers", std::move(tiers)},
           {"index", json::object{{"slots", stats.index_slots}, {"used", stats.index_used}}},
           {"counters", CountersJson(stats)},
@@ -131,7 +132,8 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
   for (const std::string& name : shard.tenants()) {
     if (!view.Shows(name)) continue;
     ChunkStore& store = *shard.store(name);
-    if (store.stats().page_bytes == 4096) {
+    const bool huge_pages = store.options().memory.best != PageRung::kSmall;
+    if (huge_pages && store.stats().page_bytes == 4096) {
       warnings.push_back(json::string("tenant '" + name +
                                       "' runs on 4 KiB pages: `terrace doctor` prints the two "
                                       "lines that give huge pages"));

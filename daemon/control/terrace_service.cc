@@ -153,7 +153,9 @@ class OpenedSession {
  public:
   OpenedSession(Shard& shard, Result<SessionId> id) : shard_(shard), id_(std::move(id)) {}
   OpenedSession(OpenedSession&& other) noexcept
-      : shard_(other.shard_), id_(other.id_), taken_(std::exchange(other.taken_, true)) {}
+      : shard_(other.shard_),
+        id_(std::move(other.id_)),
+        taken_(std::exchange(other.taken_, true)) {}
   ~OpenedSession() {
     if (taken_ || !id_.ok()) return;
     shard_.Post([&shard = shard_, id = *id_] { shard.CloseSession(id); });

@@ -30,6 +30,8 @@ using boost::system::error_code;
 // that, it would take a core from the clients for nothing.
 constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
 constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
+// Sessions with those whose process is dead, as a multiple of the living that there may be.
+constexpr uint32_t kDeadSessionsShare = 2;
 constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
 
 }  // namespace
@@ -364,13 +366,19 @@ void Shard::Post(std::function<void()> work) { asio::post(impl_->io_, std::move(
 Result<SessionId> Shard::OpenSession(SessionRequest request) {
   ChunkStore* store = this->store(request.tenant);
   if (store == nullptr) return Status(StatusCode::kNotFound, "no tenant " + request.tenant);
-  const auto taken = std::count_if(impl_->sessions_.begin(), impl_->sessions_.end(),
-                                   [store](const auto& at) { return at.second->store == store; });
+  // The dead have only their grace left, and whoever starts a process a chunk has many of them.
+  const auto taken = std::count_if(
+      impl_->sessions_.begin(), impl_->sessions_.end(),
+      [store](const auto& at) { return at.second->store == store && !at.second->dead; });
   const size_t share =
       std::max<size_t>(impl_->options_.session_count_max / impl_->tenants_.size(), 1);
   if (static_cast<size_t>(taken) >= share) {
     return Status(StatusCode::kBusy, "all " + std::to_string(share) + " sessions of tenant '" +
                                          request.tenant + "' are in use: end one");
+  }
+  if (impl_->sessions_.size() >= uint64_t{kDeadSessionsShare} * impl_->options_.session_count_max) {
+    return Status(StatusCode::kBusy,
+                  "too many processes ended a moment ago: try again in a second");
   }
   const SessionId id = impl_->next_session_++;
   auto session = std::make_unique<Impl::Session>();

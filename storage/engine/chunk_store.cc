@@ -57,21 +57,29 @@ Result<std::unique_ptr<ChunkStore>> ChunkStore::Create(const ChunkStoreOptions& 
   return store;
 }
 
-Status ChunkStore::Prepare() {
-  if (options_.segment_bytes == 0)
-    options_.segment_bytes = DefaultSegmentBytes(options_.dram_bytes);
-  const uint64_t count = options_.dram_bytes / options_.segment_bytes;
+Status ChunkStore::FillSizes(ChunkStoreOptions* options) {
+  if (options->segment_bytes == 0) {
+    options->segment_bytes = DefaultSegmentBytes(options->dram_bytes);
+  }
+  const uint64_t count = options->dram_bytes / options->segment_bytes;
   if (count < 4 || count > kSegmentCountMax) {
     return Status(StatusCode::kInvalid,
-                  "dram = " + std::to_string(options_.dram_bytes) + " bytes in segments of " +
-                      std::to_string(options_.segment_bytes) + " are " + std::to_string(count) +
+                  "dram = " + std::to_string(options->dram_bytes) + " bytes in segments of " +
+                      std::to_string(options->segment_bytes) + " are " + std::to_string(count) +
                       " segments: 4 to 4096 are needed, so change `dram` or `segment`");
   }
-  options_.dram_bytes = count * options_.segment_bytes;
+  options->dram_bytes = count * options->segment_bytes;
+  if (options->index_slots == 0) options->index_slots = SlotCountFor(options->dram_bytes);
+  return Status::Ok();
+}
+
+Status ChunkStore::Prepare() {
+  Status sized = FillSizes(&options_);
+  if (!sized.ok()) return sized;
+  const uint64_t count = options_.dram_bytes / options_.segment_bytes;
   // Two of the largest records fill a segment: a larger one would waste up to all of the rest.
   chunk_bytes_max_ = static_cast<uint32_t>(
       std::min<uint64_t>(kChunkBytesMax, options_.segment_bytes / 2 - shm::kRecordHeaderBytes));
-  if (options_.index_slots == 0) options_.index_slots = DefaultIndexSlots(options_);
 
   Result<std::unique_ptr<Policy>> policy = MakePolicy(options_.policy, options_.dram_bytes);
   if (!policy.ok()) return policy.status();

@@ -21,6 +21,7 @@
 #include <atomic>
 #include <compare>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <span>
@@ -152,6 +153,9 @@ struct ChunkInfo {
 class ChunkStore {
  public:
   static Result<std::unique_ptr<ChunkStore>> Create(const ChunkStoreOptions& options);
+  // Sets the sizes that `options` leaves open, as Create does; kInvalid for those that it refuses.
+  // Takes no memory.
+  static Status FillSizes(ChunkStoreOptions* options);
   ~ChunkStore();
 
   // -- Sessions ------------------------------------------------------------------------------
@@ -414,11 +418,13 @@ class ChunkStore {
     uint64_t generation = 0;
   };
   std::vector<Stranded> stranded_;
-  uint64_t random_ = 0;           // state of the sampler
-  uint64_t published_epoch_ = 0;  // of the pool, as clients were told
-  int64_t stock_retry_ns_ = 0;    // when reclaim ahead of need may look for a victim again
-  int64_t search_retry_ns_ = 0;   // when a put may, after one that found none
-  int64_t pins_look_ns_ = 0;      // when a tick may look at the pin words again
+  uint64_t random_ = 0;  // state of the sampler
+  double last_price_ =
+      std::numeric_limits<double>::max();  // of room, a byte, when it was last known
+  uint64_t published_epoch_ = 0;           // of the pool, as clients were told
+  int64_t stock_retry_ns_ = 0;             // when reclaim ahead of need may look for a victim again
+  int64_t search_retry_ns_ = 0;            // when a put may, after one that found none
+  int64_t pins_look_ns_ = 0;               // when a tick may look at the pin words again
   // NVMe.
   uint64_t loading_bytes_ = 0;       // claimed for loads
   uint32_t held_segments_ = 0;       // with io_holds

@@ -24,6 +24,11 @@ constexpr uint32_t kRememberedSegments = 16;
 // Samples looked through for a victim without pins, before pinned ones are emptied: bounds the time
 // that a put may wait in a pool full of pins.
 constexpr int kSamplesMax = 4;
+// A segment with less than one part in so many alive costs no more than the room that its content
+// is carried to, however dear: the tail that a short-lived writer left goes before what is full.
+// Of fuller segments that would be wrong: reckoned for all, the trace's prefix hit ratio at 10 %
+// falls from .277 to .253, for what is dear is then carried about instead of being left alone.
+constexpr uint64_t kSparseShare = 8;
 constexpr uint32_t kAppraisedRecordsMax = 512;  // of a segment of many small records: a sample
 // Pinned segments that are emptied at once, a share of the pool: more would throw content away for
 // room that only comes back with the pins.
@@ -40,10 +45,11 @@ uint64_t ChunkStore::NextRandom() {  // SplitMix64
   return z ^ (z >> 31);
 }
 
-// What a segment is worth, whole.
+// What a segment is worth, and what its reclaim would cost.
 struct ChunkStore::Victim {
   uint32_t segment = 0;
   double worth = 0;         // hits, summed over its live chunks
+  double loss = 0;          // what its reclaim would cost; at most the worth
   bool waited_for = false;  // some wait to be written to NVMe: dropped now they would be lost
 };
 
@@ -60,18 +66,22 @@ bool ChunkStore::IsCurrent(uint32_t segment, uint32_t record_index) const {
 ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) {
   Segment& at = pool_->at(segment);
   Victim victim{.segment = segment};
-  at.last_worth = 0;
+  at.last_loss = 0;
   if (at.live_bytes == 0) return victim;
   const auto count = static_cast<uint32_t>(at.records.size());
   const uint32_t stride = std::max(1u, count / kAppraisedRecordsMax);
   for (uint32_t i = 0; i < count; i += stride) {
     if (!IsCurrent(segment, i)) continue;
     const Chunk& chunk = chunks_.at(at.records[i].chunk);
-    const uint64_t bytes = shm::RecordBytes(at.records[i].payload_bytes) * stride;
-    victim.worth += policy_->Worth(chunk.policy) * static_cast<double>(bytes);
+    const auto bytes = static_cast<double>(shm::RecordBytes(at.records[i].payload_bytes)) * stride;
+    victim.worth += policy_->Worth(chunk.policy) * bytes;
     victim.waited_for |= chunk.queued;
   }
-  at.last_worth = victim.worth;
+  victim.loss = victim.worth;
+  if (at.live_bytes * kSparseShare <= options_.segment_bytes) {
+    victim.loss = std::min(victim.worth, last_price_ * static_cast<double>(at.live_bytes));
+  }
+  at.last_loss = victim.loss;
   return victim;
 }
 
@@ -95,23 +105,24 @@ ChunkStore::Sampled ChunkStore::Sample(std::vector<uint32_t>* candidates) {
     candidates->pop_back();
   }
   if (victims.empty()) return sampled;
-  const auto cheaper = [](const Victim& a, const Victim& b) {
-    return a.waited_for != b.waited_for ? b.waited_for : a.worth < b.worth;
-  };
-  std::sort(victims.begin(), victims.end(), cheaper);
+  std::sort(victims.begin(), victims.end(),
+            [](const Victim& a, const Victim& b) { return a.worth < b.worth; });
   // A pool of few segments has no tenth percentile: the second cheapest, for the cheapest would
   // be measured against itself.
   const size_t at = std::min(std::max<size_t>(victims.size() / 10, 1), victims.size() - 1);
   sampled.price = victims[at].worth / static_cast<double>(options_.segment_bytes);
+  last_price_ = sampled.price;
 
   const size_t remembered = std::min<size_t>(candidates->size(), kRememberedSegments);
   std::partial_sort(candidates->begin(), candidates->begin() + static_cast<ptrdiff_t>(remembered),
                     candidates->end(), [this](uint32_t a, uint32_t b) {
-                      return pool_->at(a).last_worth < pool_->at(b).last_worth;
+                      return pool_->at(a).last_loss < pool_->at(b).last_loss;
                     });
   for (size_t i = 0; i < remembered; ++i) victims.push_back(Appraise((*candidates)[i]));
   candidates->erase(candidates->begin(), candidates->begin() + static_cast<ptrdiff_t>(remembered));
-  std::sort(victims.begin(), victims.end(), cheaper);
+  std::sort(victims.begin(), victims.end(), [](const Victim& a, const Victim& b) {
+    return a.waited_for != b.waited_for ? b.waited_for : a.loss < b.loss;
+  });
   return sampled;
 }
 

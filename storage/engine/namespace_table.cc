@@ -51,7 +51,7 @@ Result<NamespaceInfo> NamespaceTable::Register(const NamespaceSpec& spec) {
                                             ": use another label");
   }
   Result<shm::NamespaceRef> ref = Allocate();
-  if (!ref.ok() && ForgetOneEmpty()) ref = Allocate();
+  if (!ref.ok() && next_id_ != 0 && ForgetOneEmpty()) ref = Allocate();
   if (!ref.ok()) return ref.status();
   NamespaceInfo& info = by_label_[spec.label];
   info.spec = spec;
@@ -80,7 +80,9 @@ Result<shm::NamespaceRef> NamespaceTable::Allocate() {
     return Status(StatusCode::kBusy, "all 2^32 namespace ids were used: restart the daemon");
   }
   const Result<uint32_t> live = index_.AllocateLive(next_id_);
-  if (!live.ok()) return live.status();
+  if (!live.ok()) {
+    return Status(StatusCode::kBusy, "all 1024 namespaces of the tenant hold chunks: clear one");
+  }
   return shm::NamespaceRef{.id = next_id_++, .live_index = *live};
 }
 

@@ -238,8 +238,7 @@ Result<uint32_t> Index::AllocateLive(uint32_t namespace_id) {
     header().live[at].store(namespace_id, std::memory_order_release);
     return at;
   }
-  return Status(StatusCode::kBusy,
-                "all 1024 namespaces of the tenant hold chunks: clear one (terrace clear LABEL)");
+  return Status(StatusCode::kBusy, "all 1024 live words are in use");
 }
 
 void Index::ClearLive(uint32_t live_index) {

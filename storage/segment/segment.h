@@ -41,7 +41,8 @@ struct Segment {
   uint32_t reuse_class = 0;
   int64_t appended_ns = 0;
   int64_t draining_since_ns = 0;
-  double last_worth = 0;  // when reclaim looked last; 0: it never did since the segment was opened
+  // What its reclaim would have cost when it was looked at last; 0: not yet since it was opened.
+  double last_loss = 0;
 
   uint64_t fill_bytes = 0;     // records appended, padding included
   uint64_t live_bytes = 0;     // of them ready, padding included

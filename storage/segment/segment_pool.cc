@@ -139,7 +139,7 @@ void SegmentPool::BeginDrain(uint32_t segment, int64_t now_ns) {
 void SegmentPool::Forget(Segment& segment) {
   TERRACE_CHECK(segment.live_bytes == 0 && segment.open_claims == 0 && segment.io_holds == 0);
   segment.owner = 0;
-  segment.last_worth = 0;
+  segment.last_loss = 0;
   segment.fill_bytes = segment.padding_bytes = segment.claimed_bytes = 0;
   segment.records.clear();
   segment.leaves.clear();

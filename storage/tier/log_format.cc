@@ -161,8 +161,7 @@ void BuildNamespaceTable(const LogSetId& set_id, uint64_t generation,
   for (const std::string& blob : blobs) {
     const uint32_t bytes = static_cast<uint32_t>(blob.size());
     std::memcpy(at, &bytes, sizeof(bytes));
-    std::memcpy(at + sizeof(bytes), blob.data(), bytes);
-    at += sizeof(bytes) + bytes;
+    at = std::copy(blob.begin(), blob.end(), at + sizeof(bytes));
   }
   NamespaceTableHead head{};
   head.magic = kNamespaceTableMagic;

@@ -35,12 +35,12 @@ class NamespaceStore {
 
   explicit NamespaceStore(BlockDevice& device) : device_(device) {}
 
-  // Reads superblocks and table.  `expected.segment_count` 0: as many as the device says, or holds
-  // when it is empty.  `expected.log_id`: of the log that an empty device becomes, 0: drawn.  An
-  // error leaves the device as it is:
-  //   kDenied: another set's or tenant's log      kInvalid: another cut, a newer version, or an
-  //   empty device opened read-only      kCorrupt: both copies of something damaged, or one
-  //   overwritten by something else, or not a log at all
+  // Reads superblocks and table.  `expected.segment_count` 0: as many as the device says, or has
+  // room for when it is empty.  `expected.log_id`: of the log that an empty device becomes; 0:
+  // drawn. An error leaves the device as it is, but for a format that failed halfway:
+  //   kDenied: another set's or tenant's log      kInvalid: another cut, a newer version, an empty
+  //   device opened read-only      kCorrupt: both copies of something damaged, one overwritten by
+  //   someone else, or not a log at all      as the device says, when it cannot be read
   // REQUIRES: not busy().
   void Open(const LogIdentity& expected, Done done);
 

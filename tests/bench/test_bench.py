@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from terraced import Terraced
@@ -55,6 +57,9 @@ def test_wrong_trace_is_named_with_its_line(tmp_path: Path) -> None:
     run = bench("trace", str(trace))
     assert run.returncode == 2 and f"{trace}:2" in run.stderr
     assert "/nowhere" in bench("trace", "/nowhere").stderr
+    trace.write_text("")
+    run = bench("trace", str(trace))
+    assert run.returncode == 2 and "no requests" in run.stderr
 
 
 def test_put_measures_a_daemon_that_runs(tmp_path: Path) -> None:
@@ -69,7 +74,8 @@ def test_put_measures_a_daemon_that_runs(tmp_path: Path) -> None:
         daemon.kill()
 
 
-def test_ends_without_leftovers_on_sigterm() -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_ends_without_leftovers_when_told(told: signal.Signals) -> None:
     before = leftovers()
     run = subprocess.Popen(
         [BIN / "terrace", "bench", "hit", "--entries", "200000"],
@@ -78,8 +84,8 @@ def test_ends_without_leftovers_on_sigterm() -> None:
     assert run.stderr is not None
     assert "putting" in run.stderr.readline()
     assert len(running(run.pid)) >= 3  # it, its run, the daemon
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(30) == 128 + signal.SIGTERM
+    run.send_signal(told)
+    assert run.wait(30) == 128 + told
     assert leftovers() <= before
     until = time.monotonic() + 10
     while time.monotonic() < until and running(run.pid):

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <sstream>
@@ -9,7 +10,9 @@
 namespace terrace {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 std::string Refused(const std::string& text) {
   const Result<Config> config = ParseConfig(text, "t.toml");
@@ -132,6 +135,44 @@ TEST(Config, SharesMustLeaveRoomForTheDefaultTenant) {
   EXPECT_THAT(CheckConfig(config).message(), HasSubstr("leave room"));
   config.tenants[0].name = "default";
   EXPECT_THAT(CheckConfig(config).message(), HasSubstr("exists by itself"));
+}
+
+TEST(Config, AUidBelongsToOneTenant) {
+  Config config;
+  config.tenants.push_back({.name = "a", .uids = {1, 2}, .dram_bytes = uint64_t{64} << 20});
+  config.tenants.push_back({.name = "b", .uids = {3, 2}, .dram_bytes = uint64_t{64} << 20});
+  config.dram_bytes = uint64_t{1} << 30;
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("uid 2 is in tenant 'a' and in tenant 'b'"));
+  config.tenants[1].uids = {3};
+  EXPECT_TRUE(CheckConfig(config).ok());
+}
+
+TEST(Config, SizesThatTheDaemonRefusesAreRefused) {
+  Config config;
+  config.dram_bytes = 1;
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("dram = 0 MiB is not within 2 MiB and"));
+  config.dram_bytes = config.segment_bytes = uint64_t{1} << 30;
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("tenant 'default'"));
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("4 to 4096 are needed"));
+  // More than any machine has free is right: where it runs decides.
+  config.dram_bytes = uint64_t{1} << 42;
+  EXPECT_TRUE(CheckConfig(config).ok()) << CheckConfig(config).message();
+  config.tenants.push_back({.name = "a", .uids = {1}, .dram_bytes = uint64_t{1} << 30});
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("tenant 'a'"));
+  config = {};
+  config.tenants.push_back({.name = "a", .uids = {1}, .dram_bytes = uint64_t{64} << 30});
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("of dram = \"auto\", at most"));
+}
+
+TEST(Config, WarnsOfUidsThatTheSocketShutsOut) {
+  Config config;
+  config.tenants.push_back({.name = "a", .uids = {0, geteuid()}, .dram_bytes = 1});
+  EXPECT_THAT(ConfigWarnings(config), IsEmpty());
+  config.tenants.push_back({.name = "b", .uids = {0, 4242}, .dram_bytes = 1});
+  EXPECT_THAT(ConfigWarnings(config), ElementsAre(HasSubstr("tenant 'b' has uid 4242, but "
+                                                            "socket_mode = 0o600")));
+  config.socket_mode = 0666;
+  EXPECT_THAT(ConfigWarnings(config), IsEmpty());
 }
 
 TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {

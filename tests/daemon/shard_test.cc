@@ -108,14 +108,14 @@ class HandClient {
 
 class ShardTest : public testing::Test {
  protected:
-  ShardTest() {
+  explicit ShardTest(int64_t death_grace_ns = 10 * kNsPerMs) {
     EXPECT_TRUE(InstallGuard().ok());
     ChunkStoreOptions tenant;
     tenant.dram_bytes = 32 << 20;
     tenant.segment_bytes = 2 << 20;
     tenant.boot_epoch = 7;
     tenant.seed = 11;
-    tenant.death_grace_ns = 10 * kNsPerMs;
+    tenant.death_grace_ns = death_grace_ns;
     tenant.memory.best = PageRung::kSmall;
     ShardOptions options;
     options.tenants.push_back(tenant);
@@ -299,6 +299,25 @@ TEST_F(ShardTest, DeadClientsClaimsVanishAndItsKeysCanBePut) {
   ASSERT_TRUE(IsClosed(*client));
   auto other = Join();
   EXPECT_EQ(Commit(*other, Fill(*other, 6)), StatusCode::kOk);
+}
+
+class LongGraceTest : public ShardTest {
+ protected:
+  LongGraceTest() : ShardTest(60 * kNsPerSecond) {}
+};
+
+TEST_F(LongGraceTest, DeadSessionsKeepNobodyOutUntilThereAreTooMany) {
+  for (int round = 0; round < 8; ++round) {  // twice the limit of the living
+    auto client = Join();
+    ASSERT_NE(ids_.back(), 0u) << round;
+    client->HangUp();
+    ASSERT_TRUE(IsClosed(*client));
+  }
+  const Result<SessionId> refused = On<Result<SessionId>>([&] {
+    return shard_->OpenSession(
+        {.tenant = "default", .client_name = "test", .pid = getpid(), .pidfd = UniqueFd()});
+  });
+  EXPECT_EQ(refused.status().code(), StatusCode::kBusy);
 }
 
 TEST_F(ShardTest, SessionsComeBackAfterTheGrace) {

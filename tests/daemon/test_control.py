@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import capnp
 import pytest
+from control_rpc import key, run
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ["TERRACE_BIN"])
-capnp.remove_import_hook()
-SCHEMA = capnp.load(str(ROOT / "proto" / "terrace.capnp"), imports=["/usr/include"])
-
-
-@pytest.fixture
-def daemon(tmp_path: pathlib.Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A private terraced; its socket and process."""
-    socket = str(tmp_path / "t.sock")
-    process = subprocess.Popen(
-        [BIN / "terraced", "--socket", socket, "--dram", "64MiB", "--segment", "2MiB"]
-    )
-    deadline = time.monotonic() + 10
-    while not pathlib.Path(socket).exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    yield socket, process
-    process.kill()
-    process.wait()
-
-
-def run(socket: str, work: Callable[[Any], Awaitable[None]]) -> None:
-    """Runs ``work`` with the bootstrap capability."""
-
-    async def main() -> None:
-        stream = await capnp.AsyncIoStream.create_unix_connection(path=socket)
-        await work(capnp.TwoPartyClient(stream).bootstrap().cast_as(SCHEMA.Terrace))
-
-    asyncio.run(capnp.run(main()))
-
-
-def key(n: int) -> dict[str, bytes]:
-    return {"bytes": n.to_bytes(32, "little")}
 
 
 def test_put_match_get_prefetch_without_our_library(daemon: Any) -> None:

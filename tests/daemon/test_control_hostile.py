@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import fcntl
 import functools
 import os
@@ -14,47 +13,15 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import capnp
 import pytest
+from control_rpc import SCHEMA, key, run
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ["TERRACE_BIN"])
-capnp.remove_import_hook()
-SCHEMA = capnp.load(str(ROOT / "proto" / "terrace.capnp"), imports=["/usr/include"])
 RPC = capnp.load("/usr/include/capnp/rpc.capnp", imports=["/usr/include"])
-
-
-@pytest.fixture
-def daemon(tmp_path: pathlib.Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A private terraced; its socket and process."""
-    socket = str(tmp_path / "t.sock")
-    process = subprocess.Popen(
-        [BIN / "terraced", "--socket", socket, "--dram", "64MiB", "--segment", "2MiB"]
-    )
-    deadline = time.monotonic() + 10
-    while not pathlib.Path(socket).exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    yield socket, process
-    process.kill()
-    process.wait()
-
-
-def run(socket: str, work: Callable[[Any], Awaitable[None]]) -> None:
-    """Runs ``work`` with the bootstrap capability."""
-
-    async def main() -> None:
-        stream = await capnp.AsyncIoStream.create_unix_connection(path=socket)
-        await work(capnp.TwoPartyClient(stream).bootstrap().cast_as(SCHEMA.Terrace))
-
-    asyncio.run(capnp.run(main()))
-
-
-def key(n: int) -> dict[str, bytes]:
-    return {"bytes": n.to_bytes(32, "little")}
 
 
 def await_that(what: Callable[[], bool], seconds: float = 10) -> bool:

@@ -29,11 +29,18 @@ int64_t Nanoseconds(double seconds) {
 std::string Name(StatusCode code) { return std::string(StatusCodeName(code)); }
 
 // ValueError for what never will work as it is asked, else terrace_kv.Unavailable with the code's
-// name.
-[[noreturn]] void Raise(const Status& status) {
+// name; without a daemon with that of the last attempt to connect.
+[[noreturn]] void Raise(const Status& status, const Client& client) {
   if (status.code() == StatusCode::kInvalid) throw nb::value_error(status.message().c_str());
+  StatusCode code = status.code();
+  if (code == StatusCode::kUnavailable) {
+    const nb::gil_scoped_release unlocked;
+    const Status why = client.AwaitAvailable(0);
+    if (!why.ok()) code = why.code();
+  }
   const nb::object type = nb::module_::import_("terrace_kv").attr("Unavailable");
-  const nb::object error = type(status.ToString(), Name(status.code()));
+  const nb::object error =
+      type(std::string(StatusCodeName(code)) + ": " + status.message(), Name(code));
   PyErr_SetObject(type.ptr(), error.ptr());
   throw nb::python_error();
 }
@@ -197,6 +204,22 @@ struct PyNamespace {
 
 // ------------------------------------------------------------------------------------ client
 
+// Lets a share go without the interpreter's lock: the last one ends the connection, which waits for
+// the library's thread.
+class Unlocked {
+ public:
+  explicit Unlocked(std::shared_ptr<Client>& client) : client_(client) {}
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+  ~Unlocked() {
+    const nb::gil_scoped_release unlocked;
+    client_.reset();
+  }
+
+ private:
+  std::shared_ptr<Client>& client_;
+};
+
 struct PyClient {
   // Each call shares it: another thread may close while one waits.
   std::shared_ptr<Client> client;
@@ -207,9 +230,9 @@ struct PyClient {
     options.client_name = name;
     options.connect_timeout_ns = Nanoseconds(timeout);
     const nb::gil_scoped_release unlocked;
-    Result<std::unique_ptr<Client>> connected = Client::Connect(options);
+    client = Client::Create(options);
     // A daemon that is away is a miss, not an error: it may come.
-    client = connected.ok() ? std::move(*connected) : Client::Create(options);
+    static_cast<void>(client->AwaitAvailable(options.connect_timeout_ns));
   }
 
   std::shared_ptr<Client> open() const {
@@ -233,27 +256,35 @@ struct PyClient {
     return answer;
   }
 
+  uint32_t chunk_bytes_max() const {
+    std::shared_ptr<Client> inside = open();
+    const nb::gil_scoped_release unlocked;
+    const uint32_t bytes = inside->chunk_bytes_max();
+    inside.reset();
+    return bytes;
+  }
+
   std::string StatusJson() const {
     std::shared_ptr<Client> inside = open();
     std::optional<Result<std::string>> json;
+    const Unlocked last(inside);
     {
       const nb::gil_scoped_release unlocked;
       json.emplace(inside->StatusJson());
-      inside.reset();  // the last one ends the connection, which waits for the library's thread
     }
-    if (!json->ok()) Raise(json->status());
+    if (!json->ok()) Raise(json->status(), *inside);
     return **json;
   }
 
   PyNamespace Register(const NamespaceIdentity& identity) const {
     std::shared_ptr<Client> inside = open();
     std::optional<Result<NamespaceRef>> ns;
+    const Unlocked last(inside);
     {
       const nb::gil_scoped_release unlocked;
       ns.emplace(inside->Register(identity));
-      inside.reset();
     }
-    if (!ns->ok()) Raise(ns->status());
+    if (!ns->ok()) Raise(ns->status(), *inside);
     return PyNamespace{.ns = **ns};
   }
 };
@@ -360,6 +391,7 @@ NB_MODULE(_core, module) {
       .def(nb::init<const std::string&, const std::string&, double>(), "socket"_a, "name"_a,
            "timeout"_a)
       .def_prop_ro("available", &PyClient::available)
+      .def_prop_ro("chunk_bytes_max", &PyClient::chunk_bytes_max)
       .def_prop_ro("socket", [](const PyClient& self) { return self.open()->socket(); })
       .def("status_json", &PyClient::StatusJson)
       .def("close", &PyClient::Close)

@@ -35,7 +35,8 @@ class Unavailable(RuntimeError):
     Attributes
     ----------
     status
-        The reason's name: "unavailable", "busy", "deadline", "denied", ...
+        The reason's name: "unavailable" (nobody answers), "denied" (the socket's mode or a uid of
+        no tenant), "busy" (a table of the daemon is full), "deadline", ...
     """
 
     def __init__(self, message: str, status: str = "unavailable") -> None:
@@ -105,7 +106,7 @@ class Namespace:
         Parameters
         ----------
         items
-            Pairs of key and a C-contiguous buffer of 1 byte to the daemon's largest chunk.
+            Pairs of key and a C-contiguous buffer of 1 to `Client.chunk_bytes_max` bytes.
         part
             Their part.
         timeout
@@ -163,6 +164,11 @@ class Client:
     def available(self) -> bool:
         """False while the daemon is away."""
         return self._core.available
+
+    @property
+    def chunk_bytes_max(self) -> int:
+        """Bytes of the largest payload that the daemon takes; 0 before the first connection."""
+        return self._core.chunk_bytes_max
 
     def status(self) -> dict[str, Any]:
         """Returns what ``terrace status --json`` prints.

@@ -63,6 +63,7 @@ def test_status_for_people_and_programs(daemon: Any) -> None:
     assert sum(tier[f"{part}_bytes"] for part in parts) == tier["bytes"] == 64 << 20
     text = terrace(daemon.socket, "status").stdout.decode()
     assert "dram" in text and "[" in text and "64.0 MiB" in text
+    assert f"largest chunk {status['tenants'][0]['chunk_bytes_max']} bytes" in text
 
 
 def test_watch_ends_with_ctrl_c(daemon: Any) -> None:
@@ -71,7 +72,7 @@ def test_watch_ends_with_ctrl_c(daemon: Any) -> None:
         stdout=subprocess.PIPE,
     )
     assert watching.stdout is not None
-    assert watching.stdout.read(10)
+    assert watching.stdout.read(10) == b"terraced 0"  # no codes for a terminal
     watching.send_signal(signal.SIGINT)  # the wait of a minute ends at once
     assert watching.wait(timeout=10) == 0
 
@@ -85,6 +86,11 @@ def test_doctor_names_each_finding_with_its_mend(daemon: Any) -> None:
     assert all(finding["mend"] for finding in findings if finding["result"] != "ok")
     if by_name["huge pages"]["result"] == "warning":
         assert len(by_name["huge pages"]["mend"].splitlines()) == 2
+    assert by_name["locked memory"]["result"] == "ok"
+    status = json.loads(terrace(daemon.socket, "status", "--json").stdout)
+    if status["tenants"][0]["tiers"][0]["page_bytes"] == 4096:
+        # 64 MiB and a 32nd more in pages of 2 MiB, and 16.
+        assert by_name["huge pages"]["mend"].startswith("sysctl -w vm.nr_hugepages=49\n")
     away = terrace("/nonexistent.sock", "doctor")
     assert away.returncode == 1 and b"start terraced" in away.stdout
 
@@ -103,7 +109,7 @@ def test_doctor_names_each_finding_with_its_mend(daemon: Any) -> None:
         (["put", "01", "/none", "-n", "n"], 2, b"/none"),
         (["put", "01", "/tmp", "-n", "n"], 2, b"/tmp: it is a folder"),
         (["put", "01", "/dev/null", "-n", "n"], 2, b"/dev/null is empty"),
-        (["put", "01", "/dev/zero", "-n", "n"], 2, b"/dev/zero is longer than 16.0 MiB"),
+        (["put", "01", "/dev/zero", "-n", "n"], 2, b"/dev/zero is longer than 16777216 bytes"),
         (["get", "01", "-n", "none"], 1, b"no namespace 'none'"),
         (["status", "--interval", "0"], 2, b"--interval: Value 0 not in range 0.1"),
     ],
@@ -172,7 +178,10 @@ def test_put_says_why_not(daemon: Any, tmp_path: Path) -> None:
     again = terrace(daemon.socket, *put)
     assert again.returncode == 1 and b"remove it first with `terrace rm`" in again.stderr
     big = terrace(daemon.socket, "put", "02", str(tmp_path / "big"), "-n", "demo")
-    assert big.returncode == 2 and b"big has 3.0 MiB: a chunk has a little under" in big.stderr
+    assert big.returncode == 2 and b"big has 3145728 bytes (3.0 MiB): the" in big.stderr
+    status = json.loads(terrace(daemon.socket, "status", "--json").stdout)
+    largest = f"largest chunk has {status['tenants'][0]['chunk_bytes_max']} bytes".encode()
+    assert largest in big.stderr
 
 
 def test_output_that_cannot_be_written_fails(daemon: Any, tmp_path: Path) -> None:
@@ -201,6 +210,63 @@ def test_a_reader_that_went_away_ends_it_quietly(
         writer.stdout.close()
         assert writer.wait(timeout=30) == -signal.SIGPIPE
         assert writer.stderr.read() == b""
+
+
+def test_small_pages_by_choice_are_no_warning(daemon: Any) -> None:
+    daemon.kill()
+    daemon.sizes += ["--huge-pages", "off"]
+    daemon.start()
+    assert json.loads(terrace(daemon.socket, "status", "--json").stdout)["warnings"] == []
+    findings = json.loads(terrace(daemon.socket, "doctor", "--json").stdout)
+    (pages,) = [finding for finding in findings if finding["check"] == "huge pages"]
+    assert pages["result"] == "ok" and "huge_pages = off" in pages["found"]
+
+
+def test_control_bytes_of_labels_are_escaped(daemon: Any) -> None:
+    label = "a\x1b[31mb\x7f\n"
+    assert terrace(daemon.socket, "put", "01", "-", "-n", label, data=b"x").returncode == 0
+    shown = b"a\\x1b[31mb\\x7f\\x0a"
+    for command in (["status"], ["namespaces"], ["ls"], ["stat", "01", "-n", label]):
+        out = terrace(daemon.socket, *command).stdout
+        assert shown in out and b"\x1b" not in out and b"\x7f" not in out
+    error = terrace(daemon.socket, "ls", "-n", "nope").stderr
+    assert shown in error and b"\x1b" not in error
+
+
+def test_put_reads_standard_input(daemon: Any) -> None:
+    put = terrace(daemon.socket, "--json", "put", "text:k", "-", "-n", "demo", data=b"payload")
+    assert json.loads(put.stdout) == {"key": "text:k", "hex": "6b", "status": "ok"}
+    assert terrace(daemon.socket, "get", "text:k", "-n", "demo").stdout == b"payload"
+    empty = terrace(daemon.socket, "put", "02", "-", "-n", "demo", data=b"")
+    assert empty.returncode == 2 and b"standard input is empty" in empty.stderr
+
+
+def test_removing_several_answers_one_array(daemon: Any) -> None:
+    terrace(daemon.socket, "put", "01", "-", "-n", "demo", data=b"x")
+    ended = terrace(daemon.socket, "--json", "rm", "01", "text:k", "-n", "demo")
+    first, second = json.loads(ended.stdout)
+    assert first == {"key": "01", "hex": "01", "status": "ok"}
+    assert (second["hex"], second["status"], ended.returncode) == ("6b", "not found", 1)
+
+
+def test_a_list_that_was_cut_says_so(daemon: Any) -> None:
+    for key in ("01", "02"):
+        terrace(daemon.socket, "put", key, "-", "-n", "demo", data=b"x")
+    cut = terrace(daemon.socket, "ls", "--limit", "1")
+    assert len(cut.stdout.splitlines()) == 1
+    assert cut.stderr == b"terrace: 1 shown, --limit for more\n"
+    assert terrace(daemon.socket, "ls", "--limit", "2").stderr == b""
+
+
+def test_a_socket_that_does_not_admit_us_is_named_with_its_mend(daemon: Any) -> None:
+    Path(daemon.socket).chmod(0)
+    other: Any = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+    command = [BIN / "terrace", "--socket", daemon.socket]
+    status = subprocess.run([*command, "status"], capture_output=True, timeout=30, **other)
+    assert status.returncode == 1 and b"socket_mode = 0o666" in status.stderr
+    assert b"start terraced" not in status.stderr
+    doctor = subprocess.run([*command, "doctor"], capture_output=True, timeout=30, **other)
+    assert b"`uids` of a [[tenant]]" in doctor.stdout and b"start terraced" not in doctor.stdout
 
 
 def test_missing_daemon_is_named() -> None:

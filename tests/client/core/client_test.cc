@@ -188,7 +188,7 @@ TEST_P(ClientFlows, EachCallFindsOutThatTheEpochEnded) {
   for (const auto& [name, call] : calls) {
     ASSERT_TRUE(client->BumpEpoch("test").ok());
     EXPECT_EQ(call(), StatusCode::kStale) << name;
-    EXPECT_TRUE(Soon([&] { return call() != StatusCode::kStale; })) << name;
+    EXPECT_TRUE(Soon([&call = call] { return call() != StatusCode::kStale; })) << name;
   }
 }
 

@@ -158,6 +158,16 @@ def test_a_daemon_that_refuses_only_costs_the_computing(
     assert "busy: all 256 namespaces are in use: computing" in capsys.readouterr().err
 
 
+def test_a_daemon_that_is_away_is_named_with_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments: Any = argparse.Namespace(socket="/none.sock", model="m", tokens_per_chunk=64)
+    engine: Any = None
+    assert program._open_cache(arguments, engine) is None
+    said = capsys.readouterr().err
+    assert "no daemon answers at /none.sock: No such file" in said and "computing" in said
+
+
 def test_the_demo_proves_that_all_came_back() -> None:
     good = {"restored_tokens": 1984, "logits_equal": True, "continuation_equal": True}
     assert demo.proves(good)

@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import terrace_kv
+from terraced import Terraced
 
 
 def random_chunks(count: int, size: int) -> list[tuple[bytes, bytes]]:
@@ -276,6 +278,71 @@ def test_a_registration_that_fails_says_why(daemon: Any) -> None:
     with pytest.raises(terrace_kv.Unavailable, match=daemon.socket) as away:
         client.namespace("n")
     assert away.value.status == "unavailable"
+
+
+REFUSED = """
+import os, sys
+import terrace_kv
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+client = terrace_kv.Client(sys.argv[1])
+for call in (client.status, lambda: client.namespace("n")):
+    try:
+        call()
+    except terrace_kv.Unavailable as error:
+        print(error.status, error, sep="|")
+"""
+
+
+def test_a_socket_that_does_not_admit_us_is_denied(daemon: Any) -> None:
+    pathlib.Path(daemon.socket).chmod(0)
+    ended = subprocess.run(
+        [sys.executable, "-c", REFUSED, daemon.socket], capture_output=True, text=True, timeout=30
+    )
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 2, ended.stderr
+    for line in lines:
+        assert line.startswith("denied|denied: ") and "socket_mode = 0o666" in line
+        assert daemon.socket in line and "Permission denied" in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_uid_of_no_tenant_is_denied_by_name() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder).chmod(0o711)
+        daemon = Terraced(pathlib.Path(folder))
+        try:
+            pathlib.Path(daemon.socket).chmod(0o666)
+            ended = subprocess.run(
+                [sys.executable, "-c", REFUSED, daemon.socket],
+                capture_output=True, text=True, timeout=30,
+            )  # fmt: skip
+        finally:
+            daemon.kill()
+    (line, again) = ended.stdout.splitlines()
+    assert line == again and line.startswith("denied|denied: ")
+    assert "uid 65534 belongs to no tenant" in line
+
+
+def test_a_full_session_table_is_busy(daemon: Any) -> None:
+    clients: list[terrace_kv.Client] = []
+    while len(clients) < 300:
+        clients.append(terrace_kv.Client(daemon.socket))
+        if not clients[-1].available:
+            break
+    with pytest.raises(terrace_kv.Unavailable, match=r"all .* sessions of tenant") as refused:
+        clients[-1].namespace("n")
+    assert refused.value.status == "busy"
+
+
+def test_the_largest_chunk_is_told(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    largest = client.chunk_bytes_max
+    assert largest == client.status()["tenants"][0]["chunk_bytes_max"]
+    ends = client.namespace("n").put([(b"a", bytes(largest)), (b"b", bytes(largest + 1))])
+    assert ends == ["ok", "invalid"]
+    assert terrace_kv.Client("/none.sock", timeout=0).chunk_bytes_max == 0
 
 
 BESIDE = """

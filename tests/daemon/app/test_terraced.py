@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,41 @@ def test_a_refused_socket_leaves_nothing_behind(tmp_path: Path) -> None:
         assert terraced("--socket", str(tmp_path / name)).returncode == 2
     assert [path.name for path in tmp_path.iterdir()] == ["t.sock"]
     assert (tmp_path / "t.sock").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dram", "1"], "is not within 2 MiB and"),
+        (["--dram", "1GiB", "--segment", "1GiB"], "4 to 4096 are needed"),
+    ],
+)
+def test_a_check_refuses_what_the_start_refuses(arguments: list[str], message: str) -> None:
+    for checked in (["--check-config"], []):
+        ended = terraced("--socket", "/tmp/terrace-none.sock", *arguments, *checked)
+        assert ended.returncode == 2 and message in ended.stderr and ended.stdout == ""
+
+
+def test_a_check_warns_of_uids_that_the_socket_shuts_out(tmp_path: Path) -> None:
+    config = tmp_path / "t.toml"
+    config.write_text('dram = "1GiB"\n[[tenant]]\nname = "a"\nuids = [4242]\ndram = "512MiB"\n')
+    shut = terraced("--check-config", "--config", str(config))
+    assert (shut.returncode, shut.stdout) == (0, "the configuration is right\n")
+    assert "warning: tenant 'a' has uid 4242" in shut.stderr
+    config.write_text("socket_mode = 0o666\n" + config.read_text())
+    assert terraced("--check-config", "--config", str(config)).stderr == ""
+
+
+def test_a_folder_of_another_user_is_named_with_its_mend() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        other: Any = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+        ended = subprocess.run(
+            [BIN / "terraced", "--dram", "64MiB", "--socket", f"{folder}/t.sock"],
+            capture_output=True, text=True, timeout=30, **other,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert "t.sock.lock: Permission denied: run as the folder's owner, or use" in ended.stderr
 
 
 def test_flags_are_checked_with_the_file(tmp_path: Path) -> None:

@@ -234,6 +234,29 @@ TEST_F(StoreTest, FruitlessSearchIsNotRepeatedForAMillisecond) {
   EXPECT_EQ(Put(writer, key, 256 * kKiB), StatusCode::kOk);
 }
 
+TEST_F(StoreTest, RefusedPutsDoNotPutTheNextSearchOff) {
+  Open(SmallStore(16));
+  TestSession writer(*store, 1), reader(*store, 2);
+  std::set<uint32_t> pinned;
+  uint64_t key = 0;
+  const auto put = [&] { return Put(writer, ++key, 256 * kKiB); };
+  while (store->stats().segments.free > 1) ASSERT_EQ(put(), StatusCode::kOk);
+  for (uint64_t at = 1; at <= key; ++at) {
+    const Result<ReadyChunk> found = store->Find(ns, KeyOf(at));
+    if (!found.ok() || !pinned.insert(found->location.segment).second) continue;
+    ASSERT_TRUE(store->FindAndPin(reader.id(), ns, KeyOf(at), reader.pin(pinned.size())).ok());
+  }
+  while (key < 1000 && put() == StatusCode::kOk) {
+  }
+  ASSERT_LT(key, 1000u);
+  for (size_t pin = 0; pin <= pinned.size(); ++pin) *reader.pin(pin) = 0;
+  // A client that tries again ten times a millisecond.
+  int refused = 0;
+  for (; refused < 100 && put() == StatusCode::kBusy; ++refused) now_ns += kSecondNs / 10'000;
+  EXPECT_GT(refused, 1);
+  EXPECT_LE(refused, 11);
+}
+
 TEST_F(StoreTest, SegmentPinnedPastTheLeaseIsStrandedAndItsSessionGetsNoNewPins) {
   Open(SmallStore(16));
   TestSession writer(*store, 9);

@@ -376,6 +376,30 @@ TEST_F(StoreTest, FewLeasesAmongManyRecordsAreAllKept) {
   EXPECT_FALSE(Has(0));
 }
 
+TEST_F(StoreTest, SparseTailsGoBeforeFullSegments) {
+  for (const char* policy : {"lru", "gittins"}) {
+    ChunkStoreOptions options = SmallStore(64);
+    options.policy = policy;
+    Open(options);
+    TestSession writer(*store, 1);
+    uint64_t key = 0;
+    while (store->stats().segments.free > 2) {
+      ASSERT_EQ(Put(writer, ++key, kBytes), StatusCode::kOk);
+    }
+    const uint64_t before = store->stats().evicted;
+    // Each leaves a segment behind with one young chunk in it.
+    for (SessionId id = 2; id < 102; ++id) {
+      TestSession passing(*store, id);
+      ASSERT_EQ(Put(passing, 1'000'000 + id, kPageBytes), StatusCode::kOk);
+      store->SessionDied(id, now_ns);
+      now_ns += 2 * kSecondNs;
+      store->Tick(now_ns);
+    }
+    EXPECT_LE(store->stats().evicted - before, 3 * kTestSegmentBytes / kBytes) << policy;
+    for (SessionId id = 2; id < 102; ++id) EXPECT_TRUE(Has(1'000'000 + id)) << policy;
+  }
+}
+
 TEST_F(StoreTest, LeasesHoldAtMostHalfOfThePoolAndPutsGoOn) {
   Open(SmallStore(16));
   TestSession session(*store, 1);

@@ -57,7 +57,7 @@ TEST(LogFormat, SuperblockBytesAreGolden) {
             "02010000"
             "0000001000000000");
   EXPECT_EQ(Hex(block.set_id, 24), std::string(kSetHex) + "08000000" + "00000000");
-  EXPECT_EQ(Hex(&block.checksum, 8), "2c7f22a6153ac5eb");
+  EXPECT_EQ(Hex(&block.checksum, 8), "5af9f3a75cb02252");
   EXPECT_EQ(Hex(block.tenant, 64), kTenantHex + std::string(112, '0'));
   EXPECT_EQ(Hex(&block.log_id, 16), "3100000000000000" + std::string(16, '0'));
 }
@@ -91,7 +91,7 @@ TEST(LogFormat, SegmentHeadBytesAreGolden) {
             "03020000"
             "01000000");
   EXPECT_EQ(Hex(head.set_id, 24), std::string(kSetHex) + "08000000" + "00000000");
-  EXPECT_EQ(Hex(&head.checksum, 8), "7a8e80f38d43bbfa");
+  EXPECT_EQ(Hex(&head.checksum, 8), "74ad8627272c90bb");
   EXPECT_EQ(Hex(head.tenant, 64), kTenantHex + std::string(112, '0'));
   EXPECT_EQ(Hex(&head.log_id, 16), "3100000000000000" + std::string(16, '0'));
 }
@@ -135,7 +135,7 @@ TEST(LogFormat, TrailerBytesAreGolden) {
                                          "11000000"
                                          "0b0a0000"
                                          "1817161514131211");
-  EXPECT_EQ(Hex(&trailer.checksum, 8), "f1f547b65d186041");
+  EXPECT_EQ(Hex(&trailer.checksum, 8), "212add05ef0a50e2");
   EXPECT_EQ(Hex(&trailer.log_id, 16), "3100000000000000" + std::string(16, '0'));
 }
 

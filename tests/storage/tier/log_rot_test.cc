@@ -13,6 +13,13 @@
 namespace terrace {
 namespace {
 
+// Sanitizers look at the same code ten to a hundred times as slowly.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint32_t kFlips = 500;
+#else
+constexpr uint32_t kFlips = 10'000;
+#endif
+
 using testing::HasSubstr;
 
 constexpr uint32_t kRecords = 30;
@@ -84,7 +91,7 @@ uint64_t PickByte(std::mt19937_64& random) {
   }
 }
 
-TEST(LogRot, TenThousandFlipsAreMissesOrNamedRefusalsButNeverWrongBytes) {
+TEST(LogRot, FlipsAreMissesOrNamedRefusalsButNeverWrongBytes) {
   const uint64_t seed = 1;
   SimClock clock;
   SimMedium sealed(TestDiskBytes(4), seed), open(TestDiskBytes(4), seed);
@@ -94,7 +101,7 @@ TEST(LogRot, TenThousandFlipsAreMissesOrNamedRefusalsButNeverWrongBytes) {
   std::mt19937_64 random(seed);
   Outcome outcome;
   std::optional<SimMedium> medium(sealed);
-  for (int flip = 0; flip < 10'000; ++flip) {
+  for (uint32_t flip = 0; flip < kFlips; ++flip) {
     const bool of_open = flip % 10 == 0;
     if (of_open) medium.emplace(open);
     const uint64_t byte = PickByte(random);
@@ -113,9 +120,9 @@ TEST(LogRot, TenThousandFlipsAreMissesOrNamedRefusalsButNeverWrongBytes) {
   std::printf("refused %u, healed %u, missed %u, corrupt %u, whole %u\n", outcome.refused,
               outcome.healed, outcome.missed, outcome.corrupt, outcome.whole);
   EXPECT_EQ(outcome.refused, 0u);  // there is a second copy of all that must not be lost
-  EXPECT_GT(outcome.healed, 1000u);
-  EXPECT_GT(outcome.missed, 20u);
-  EXPECT_GT(outcome.corrupt, 1000u);
+  EXPECT_GT(outcome.healed, kFlips / 10);
+  EXPECT_GT(outcome.missed, kFlips / 500);
+  EXPECT_GT(outcome.corrupt, kFlips / 10);
 }
 
 TEST(LogRot, ManyFlipsAtOnceNeverYieldWrongBytes) {

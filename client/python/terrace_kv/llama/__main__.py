@@ -49,10 +49,9 @@ def greedy(engine: Engine, count: int) -> list[int]:
 def _open_cache(arguments: argparse.Namespace, engine: Engine) -> PrefixCache | None:
     """The prompt's cache; None, with the reason on standard error, when it cannot be had."""
     client = terrace_kv.Client(arguments.socket, name="terrace_kv.llama", timeout=2.0)
-    if not client.available:
-        print("terrace_kv.llama: no daemon answers: computing", file=sys.stderr)
-        return None
     try:
+        if not client.available:
+            client.status()  # raises with the reason
         return PrefixCache(client, engine, arguments.model, chunk_tokens=arguments.tokens_per_chunk)
     except StateError:
         raise
