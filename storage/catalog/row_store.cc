@@ -172,6 +172,12 @@ struct RowStore::Impl {
   mutable std::shared_mutex mutex;
   // Under mutex; null while it cannot be opened.
   std::unique_ptr<rocksdb::DB> db;
+
+  // A write that failed background work refuses is "incomplete", and only quotes the reason.
+  Status WriteStatus(const rocksdb::Status& written) const {
+    Status behind = written.IsIncomplete() ? watch->error() : Status::Ok();
+    return behind.ok() ? StatusOf(written, options.folder) : behind;
+  }
 };
 
 RowStore::RowStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -243,13 +249,13 @@ Status RowStore::Write(RowBatch& batch, bool sync, Room room) {
   if (Status prepared = Prepare(); !prepared.ok()) return prepared;
   rocksdb::WriteOptions options;
   options.sync = sync;
-  impl_->failure = StatusOf(impl_->db->Write(options, &batch.impl_->batch), impl_->options.folder);
+  impl_->failure = impl_->WriteStatus(impl_->db->Write(options, &batch.impl_->batch));
   return impl_->failure;
 }
 
 Status RowStore::Sync() {
   if (Status prepared = Prepare(); !prepared.ok()) return prepared;
-  impl_->failure = StatusOf(impl_->db->SyncWAL(), impl_->options.folder);
+  impl_->failure = impl_->WriteStatus(impl_->db->SyncWAL());
   return impl_->failure;
 }
 
