@@ -90,6 +90,26 @@ Status CheckSizes(const Config& config) {
   return CheckStore("default", dram_bytes - shares, config);
 }
 
+Status CheckNvme(const Config& config) {
+  uint64_t shares = 0;
+  for (const TenantConfig& tenant : config.tenants) {
+    // A sum that would wrap is too large for every disk.
+    shares += std::min(tenant.nvme_bytes, UINT64_MAX - shares);
+  }
+  if (shares != 0 && config.nvme.empty()) {
+    return Status(StatusCode::kInvalid,
+                  "a tenant has nvme_bytes, and there is no nvme: name a path, such as nvme = "
+                  "[\"/var/lib/terrace\"]");
+  }
+  const uint64_t nvme_bytes = config.nvme_bytes == 0 ? kNvmeBytesDefault : config.nvme_bytes;
+  if (shares >= nvme_bytes) {
+    return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(shares) +
+                                            " of nvme_bytes = " + FormatSize(nvme_bytes) +
+                                            ": leave room for the default tenant");
+  }
+  return Status::Ok();
+}
+
 std::string OctalMode(uint32_t mode) {
   std::string digits;
   for (int shift = 6; shift >= 0; shift -= 3) {
@@ -101,7 +121,8 @@ std::string OctalMode(uint32_t mode) {
 }  // namespace
 
 Status CheckConfig(const Config& config) {
-  for (const Status& status : {CheckNames(config), CheckUids(config), CheckSizes(config)}) {
+  for (const Status& status :
+       {CheckNames(config), CheckUids(config), CheckSizes(config), CheckNvme(config)}) {
     if (!status.ok()) return status;
   }
   return Status::Ok();

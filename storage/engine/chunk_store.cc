@@ -69,7 +69,7 @@ Status ChunkStore::FillSizes(ChunkStoreOptions* options) {
                       " segments: 4 to 4096 are needed, so change `dram` or `segment`");
   }
   options->dram_bytes = count * options->segment_bytes;
-  if (options->index_slots == 0) options->index_slots = SlotCountFor(options->dram_bytes);
+  if (options->index_slots == 0) options->index_slots = DefaultIndexSlots(*options);
   return Status::Ok();
 }
 

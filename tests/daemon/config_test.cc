@@ -90,7 +90,7 @@ TEST(Config, NvmeAdmissionIsAWordOrASizeADay) {
 TEST(Config, TenantsShareNvmeBytes) {
   Config config;
   config.tenants.push_back(
-      {.name = "a", .uids = {1}, .dram_bytes = 1024, .nvme_bytes = uint64_t{2} << 30});
+      {.name = "a", .uids = {1}, .dram_bytes = 8 * kMiB, .nvme_bytes = uint64_t{2} << 30});
   EXPECT_THAT(CheckConfig(config).message(), HasSubstr("there is no nvme"));
   config.nvme = {"/a/"};
   EXPECT_TRUE(CheckConfig(config).ok());
