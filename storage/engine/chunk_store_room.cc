@@ -84,12 +84,11 @@ Status ChunkStore::OpenAnother(const OpenKey& key, int64_t now_ns) {
 }
 
 Status ChunkStore::MakeRoom(int64_t now_ns) {
-  const Status no_room(StatusCode::kBusy, "the pool has no room");
   for (int tries = 0; pool_->free_count() <= kReserveSegments; ++tries) {
-    if (now_ns < search_retry_ns_) return no_room;
-    if (tries < kReclaimTries && ReclaimOne(now_ns)) continue;
-    search_retry_ns_ = now_ns + kSearchRetryNs;
-    return no_room;
+    const bool again = now_ns >= search_retry_ns_;
+    if (again && tries < kReclaimTries && ReclaimOne(now_ns)) continue;
+    if (again) search_retry_ns_ = now_ns + kSearchRetryNs;
+    return Status(StatusCode::kBusy, "the pool has no room");
   }
   return Status::Ok();
 }
