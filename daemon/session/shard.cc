@@ -76,6 +76,7 @@ class Shard::Impl {
   void WatchNvme(Tenant& tenant);
   void Run();
   bool ServeNvme(int64_t now_ns);
+  bool SettledSinceSeen() const;
   bool ServeRings(int64_t now_ns);
   void WantTick(int64_t now_ns);
   void ServeWaits(int64_t now_ns);
@@ -134,7 +135,8 @@ void Shard::Impl::WatchNvme(Tenant& tenant) {
                                   });
 }
 
-// What the tiers want to do next, once a turn; true when it shall go on at once.
+// What the tiers want to do next, once a turn and after all that may ask them for something: it
+// also hands that to the devices.  True when it shall go on at once.
 bool Shard::Impl::ServeNvme(int64_t now_ns) {
   bool busy = false;
   for (auto& [name, tenant] : tenants_) {
@@ -153,15 +155,16 @@ void Shard::Impl::Run() {
   for (uint32_t spins = 0; !stopping_.load(std::memory_order_acquire); ++spins) {
     const int64_t now_ns = MonotonicNs();
     bool busy = ServeRings(now_ns);
-    busy |= ServeNvme(now_ns);
     // One at a time: what posts itself anew must not keep the rings waiting.
     if (busy || posted || spins % kPollEvery == 0) {
       posted = io_.poll_one() != 0;
       busy |= posted;
     }
     if (busy) WantTick(now_ns);
-    ServeWaits(now_ns);
     ServeTime(now_ns);
+    ServeWaits(now_ns);
+    busy |= ServeNvme(now_ns);
+    busy |= SettledSinceSeen();
     if (busy) {
       const bool soon = now_ns - busy_ns <= kSpinNsMax;
       spin_ns = std::clamp(soon ? spin_ns * 2 : spin_ns / 2, kSpinNsMin, kSpinNsMax);
@@ -193,6 +196,13 @@ bool Shard::Impl::ServeRings(int64_t now_ns) {
     Close(id);
   }
   return busy;
+}
+
+// Who waits for it has not looked yet.
+bool Shard::Impl::SettledSinceSeen() const {
+  return std::any_of(tenants_.begin(), tenants_.end(), [](const auto& tenant) {
+    return tenant.second.store->settled_count() != tenant.second.settled_seen;
+  });
 }
 
 // Something ran that may have opened claims or emptied segments.  A tick looks at every segment, so

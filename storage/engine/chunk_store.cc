@@ -22,6 +22,8 @@ constexpr int64_t kStockRetryNs = 10 * kNsPerMs;
 constexpr int64_t kPinLookNs = 10 * kNsPerMs;
 constexpr int64_t kPinPollNs = 100 * kNsPerMs;  // no one announces that a pin is gone
 
+constexpr uint64_t kSlotBytes = 64;
+
 // Enough places that reclaim has a choice, few enough that a client maps them quickly.
 uint64_t DefaultSegmentBytes(uint64_t pool_bytes) {
   if (pool_bytes > 256 * kGiB) return kSegmentBytesMax;
@@ -34,13 +36,14 @@ uint64_t DefaultSegmentBytes(uint64_t pool_bytes) {
 }
 
 // On NVMe records are taken to have 64 KiB: slots for the smallest would take more DRAM than they
-// are worth.  Where they are smaller, reclaim there begins before its room is used up.
+// are worth.  Where they are smaller, or the device so large that its slots would take more than an
+// eighth of `dram`, reclaim there begins before its room is used up.
 uint64_t DefaultIndexSlots(const ChunkStoreOptions& options) {
-  uint64_t slots = SlotCountFor(options.dram_bytes);
-  if (options.nvme.device != nullptr) {
-    slots += options.nvme.device->capacity_bytes() / (64 * kKiB) / 3 * 4;
-  }
-  return std::min(std::bit_ceil(slots), uint64_t{1} << 31);
+  const uint64_t of_dram = SlotCountFor(options.dram_bytes);
+  if (options.nvme.device == nullptr) return of_dram;
+  const uint64_t wanted = of_dram + options.nvme.device->capacity_bytes() / (64 * kKiB) / 3 * 4;
+  const uint64_t most = std::bit_floor(options.dram_bytes / 8 / kSlotBytes);
+  return std::max(of_dram, std::min(std::bit_ceil(wanted), most));
 }
 
 }  // namespace
@@ -189,7 +192,10 @@ Result<NamespaceInfo> ChunkStore::FindNamespace(std::string_view label) const {
 Result<NamespaceInfo> ChunkStore::BumpEpoch(std::string_view label) {
   Result<NamespaceInfo> bumped = namespaces_->Bump(label);
   // Once around from where the sweep is now meets every chunk of the old id.
-  if (bumped.ok()) sweep_left_ = options_.index_slots;
+  if (bumped.ok()) {
+    sweep_left_ = options_.index_slots;
+    store_namespaces_ns_ = 0;  // somebody waits for it: tried at once
+  }
   return bumped;
 }
 

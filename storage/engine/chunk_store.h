@@ -213,7 +213,8 @@ class ChunkStore {
   // Find, and stores the pin word before it answers.  kBusy also when the session may not pin.
   Result<ReadyChunk> FindAndPin(SessionId session, uint32_t namespace_id, const shm::ChunkKey& key,
                                 std::atomic<uint64_t>* pin);
-  // The same for a chunk in any tier: what is on NVMe is loaded, in one read however many ask.
+  // The same for a chunk in any tier: what is on NVMe is loaded, in one read however many ask, and
+  // as soon as the most urgent of them wants it.  A wish whose deadline has passed begins no read.
   // Without `pin` it is only brought near.  Besides the codes of Find kBusy when the pool has no
   // room, and kIoError or kDeadline: treat as a miss.
   Sought FindOrLoad(SessionId session, uint32_t namespace_id, const shm::ChunkKey& key,
@@ -351,6 +352,7 @@ class ChunkStore {
   void DropQuarantined();
   void QueueDemotion(uint32_t chunk);
   void Demote(int64_t now_ns);
+  bool DemotionHasRoom() const;
   bool DemoteOne(uint32_t chunk, int64_t now_ns);
   Status AppendRecord(uint32_t chunk, int64_t now_ns);
   void DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes, const LogPlace& place,
@@ -365,7 +367,12 @@ class ChunkStore {
     LogPlace place;
     RecordIdentity identity;
   };
+  struct LoadUnderWay {
+    LoadWish wish;  // of all who want it
+    LogPlace place;
+  };
   StatusCode StartLoad(uint32_t chunk, const LoadWish& wish, int64_t now_ns);
+  void Hasten(uint32_t chunk, const LoadWish& wish);
   void LoadDone(const Load& load, const Status& read);
   void TakeIntoDram(const Load& load);
 
@@ -426,13 +433,15 @@ class ChunkStore {
   int64_t search_retry_ns_ = 0;            // when a put may, after one that found none
   int64_t pins_look_ns_ = 0;               // when a tick may look at the pin words again
   // NVMe.
-  uint64_t loading_bytes_ = 0;       // claimed for loads
-  uint32_t held_segments_ = 0;       // with io_holds
-  int64_t nvme_now_ns_ = 0;          // of the last PollNvme
-  int64_t demote_wake_ns_ = 0;       // 0: demotion goes on when a request ends
-  uint32_t stored_next_id_ = 1;      // as the device's table says
-  uint64_t stored_version_ = 0;      // of the namespaces there
-  int64_t store_namespaces_ns_ = 0;  // not before, after an error
+  uint64_t loading_bytes_ = 0;              // claimed for loads
+  std::map<uint64_t, LoadUnderWay> loads_;  // by the chunk's serial
+  uint32_t held_segments_ = 0;              // with io_holds
+  int64_t nvme_now_ns_ = 0;                 // of the last PollNvme
+  int64_t demote_wake_ns_ = 0;              // 0: demotion goes on when a request ends
+  uint32_t stored_next_id_ = 1;             // as the device's table says
+  uint64_t stored_version_ = 0;             // of the namespaces there
+  uint64_t tried_version_ = 0;              // that was last tried to be written
+  int64_t store_namespaces_ns_ = 0;         // not before, after an error
   int64_t store_namespaces_backoff_ns_ = 0;
   Status store_namespaces_error_;  // of the last try
   bool storing_namespaces_ = false;

@@ -33,6 +33,11 @@ Sought ChunkStore::FindOrLoad(SessionId session, uint32_t namespace_id, const sh
   if (look == shm::Look::kElsewhere) {
     const uint32_t chunk = chunks_.OfSlot(found.slot);
     TERRACE_CHECK(chunk != kNoChunk && nvme_ != nullptr);
+    if (wish.deadline_ns <= now_ns) {  // nobody waits any more: only a look
+      sought.loading = chunks_.at(chunk).loading;
+      sought.status = StatusCode::kBusy;
+      return sought;
+    }
     const StatusCode begun = StartLoad(chunk, wish, now_ns);
     sought.loading = begun == StatusCode::kOk || begun == StatusCode::kBusy;
     sought.status = sought.loading || begun == StatusCode::kNoSpace ? StatusCode::kBusy : begun;
@@ -49,7 +54,10 @@ Sought ChunkStore::FindOrLoad(SessionId session, uint32_t namespace_id, const sh
 // kOk: it is under way.  kBusy: too much is, look again when something settles.  kNoSpace: the pool
 // has no room for it.  Everything else: it cannot be had.
 StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t now_ns) {
-  if (chunks_.at(chunk).loading) return StatusCode::kOk;
+  if (chunks_.at(chunk).loading) {
+    Hasten(chunk, wish);
+    return StatusCode::kOk;
+  }
   const Index::Entry entry = index_->Read(chunks_.at(chunk).slot);
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
   const uint64_t loading_max = options_.dram_bytes / kLoadingShare;
@@ -85,11 +93,22 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
     return StatusCode::kNotFound;
   }
   at.loading = true;
+  loads_.emplace(load.chunk.serial, LoadUnderWay{.wish = wish, .place = load.place});
   loading_bytes_ += record_bytes;
   ++nvme_->counts.loading;
   to.claimed_bytes += record_bytes;
   ++to.open_claims;  // reclaim waits for the read
   return StatusCode::kOk;
+}
+
+// The read takes the class and the deadline of whoever wants it most.
+void ChunkStore::Hasten(uint32_t chunk, const LoadWish& wish) {
+  LoadUnderWay& load = loads_.at(chunks_.TicketOf(chunk).serial);
+  LoadWish& of_read = load.wish;
+  if (wish.io_class >= of_read.io_class && wish.deadline_ns <= of_read.deadline_ns) return;
+  of_read.io_class = std::min(of_read.io_class, wish.io_class);
+  of_read.deadline_ns = std::max(of_read.deadline_ns, wish.deadline_ns);
+  nvme_->log().Hasten(load.place, of_read.io_class, of_read.deadline_ns);
 }
 
 void ChunkStore::LoadDone(const Load& load, const Status& read) {
@@ -99,6 +118,7 @@ void ChunkStore::LoadDone(const Load& load, const Status& read) {
   --to.open_claims;
   loading_bytes_ -= record_bytes;
   --nvme_->counts.loading;
+  loads_.erase(load.chunk.serial);
   ++settled_;
   const uint8_t* const record = to.memory.mapping().data() + load.offset;
   Status status = read;

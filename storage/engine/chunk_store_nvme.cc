@@ -56,6 +56,11 @@ Status ChunkStore::Named(const std::vector<std::string>& blobs) {
     if (!restored.ok()) damage.push_back(info.spec.label + ": " + restored.ToString());
   }
   for (const std::string& what : damage) LogError("nvme: " + what);
+  if (shm::RecordBytes(chunk_bytes_max_) > nvme_->log().record_bytes_max()) {
+    LogWarning("nvme: chunks above " +
+               std::to_string(nvme_->log().record_bytes_max() - shm::kRecordHeaderBytes) +
+               " bytes stay in DRAM: they fit no segment of the log, raise nvme_segment");
+  }
   namespaces_->RaiseNextId(stored->next_id);
   stored_next_id_ = stored->next_id;
   stored_version_ = namespaces_->version();
@@ -109,6 +114,7 @@ void ChunkStore::StoreNamespaces(int64_t now_ns) {
   const auto done = [this, version, next_id](const Status& status) {
     storing_namespaces_ = false;
     store_namespaces_error_ = status;
+    tried_version_ = version;
     ++settled_;  // who waits for it looks again
     if (status.ok()) {
       stored_version_ = version;
@@ -129,9 +135,10 @@ void ChunkStore::StoreNamespaces(int64_t now_ns) {
 
 Status ChunkStore::NamespacesStored(uint64_t version) const {
   if (nvme_ == nullptr || stored_version_ >= version) return Status::Ok();
-  const Status& why =
-      nvme_->state() == NvmeState::kOff ? nvme_->why_off() : store_namespaces_error_;
-  if (why.ok()) return Status(StatusCode::kBusy, "the namespace table is being written");
+  const bool off = nvme_->state() == NvmeState::kOff;
+  const Status& why = off ? nvme_->why_off() : store_namespaces_error_;
+  if (why.ok() || (!off && tried_version_ < version))
+    return Status(StatusCode::kBusy, "the namespace table is being written");
   return Status(StatusCode::kIoError,
                 "it holds until the daemon restarts, and is not on NVMe: " + why.ToString());
 }
@@ -200,7 +207,7 @@ bool ChunkStore::Resides(const NvmeTier::Resident& resident, uint32_t segment) c
 // ------------------------------------------------------------------------------ demotion
 
 void ChunkStore::QueueDemotion(uint32_t chunk) {
-  if (nvme_ == nullptr) return;
+  if (nvme_ == nullptr || !nvme_->device().writable()) return;
   Chunk& at = chunks_.at(chunk);
   if (at.queued || at.demoting || at.on_nvme() || !at.in_dram) return;
   at.queued = nvme_->Queue(chunks_.TicketOf(chunk));
@@ -229,6 +236,10 @@ void ChunkStore::Demote(int64_t now_ns) {
   }
 }
 
+bool ChunkStore::DemotionHasRoom() const {
+  return nvme_->log().segments()->free_count() > kLogReserveSegments;
+}
+
 // False when it must wait, and the rest of the queue behind it.
 bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
   const Chunk& at = chunks_.at(chunk);
@@ -236,23 +247,31 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
   const uint32_t namespace_id = entry.namespace_id;
   if (namespaces_->OfId(namespace_id) == nullptr) return true;  // its sweep is still to come
   if (!NamespaceStored(namespace_id)) {
-    if (store_namespaces_error_.ok()) return false;
+    if (store_namespaces_ns_ > now_ns) demote_wake_ns_ = store_namespaces_ns_;
+    return false;
+  }
+  const uint64_t record_bytes = shm::RecordBytes(entry.length);
+  if (record_bytes > nvme_->log().record_bytes_max()) {
     ++nvme_->counts.demote_declined;
     return true;
   }
   Segment& from = pool_->at(at.segment);
   if (nvme_->counts.demoting >= kDemotingMax) return false;
-  if (nvme_->log().segments()->free_count() <= kLogReserveSegments) return false;
+  if (!DemotionHasRoom()) return false;
   if (from.io_holds == 0 && held_segments_ >= std::max(1u, pool_->count() / kHeldShare)) {
     return false;
   }
-  if (!VerifyRecordInDram(at.segment, from.records[at.record])) {
-    DropDamaged(at.segment, chunk);
-    return true;
+  if (const int64_t pause_ns = nvme_->log().writes_pause_until_ns(); pause_ns > now_ns) {
+    demote_wake_ns_ = pause_ns;
+    return false;
   }
-  const uint64_t record_bytes = shm::RecordBytes(entry.length);
   if (!nvme_->Admits(record_bytes, now_ns)) {
     ++nvme_->counts.demote_declined;
+    return true;
+  }
+  if (!VerifyRecordInDram(at.segment, from.records[at.record])) {
+    nvme_->Refund(record_bytes);
+    DropDamaged(at.segment, chunk);
     return true;
   }
   const Status appended = AppendRecord(chunk, now_ns);
@@ -305,6 +324,7 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
   if (lives) chunks_.at(ticket.chunk).demoting = false;
   if (!status.ok()) {
     ++nvme_->counts.demote_failed;
+    if (lives) QueueDemotion(ticket.chunk);  // the log pauses, and gives up segments that fail
     return;
   }
   ++nvme_->counts.demoted;
@@ -372,11 +392,16 @@ bool ChunkStore::DrainNvme(int64_t now_ns) {
   if (nvme_ == nullptr || !nvme_->ready()) return true;
   draining_nvme_ = true;
   PollNvme(now_ns);
-  if (!nvme_->queue().empty() || nvme_->counts.demoting != 0 || nvme_->reclaim().active ||
-      storing_namespaces_) {
-    return false;
-  }
+  const bool under_way =
+      nvme_->counts.demoting != 0 || nvme_->reclaim().active || storing_namespaces_;
+  // Nothing goes on while the device cannot be written or has no room.
+  const bool stuck = demote_wake_ns_ > now_ns || !DemotionHasRoom();
+  if (under_way || (!nvme_->queue().empty() && !stuck)) return false;
   if (!sealed_nvme_) {
+    if (!nvme_->queue().empty()) {
+      LogWarning("nvme: " + std::to_string(nvme_->queue().size()) + " chunks of tenant '" +
+                 options_.tenant + "' that waited to be written are not on NVMe");
+    }
     for (uint32_t reuse_class = 0; reuse_class < kReuseClassCount; ++reuse_class) {
       nvme_->log().Seal(reuse_class);
     }

@@ -22,6 +22,8 @@ constexpr int64_t kReclaimRetryNs = kNsPerSecond;
 }  // namespace
 
 bool ChunkStore::NvmeWantsRoom() const {
+  // What cannot be written needs no room, and who leaves takes no more.
+  if (!nvme_->device().writable() || draining_nvme_) return false;
   if (nvme_->log().segments()->free_count() < nvme_->stock_segments()) return true;
   // Each replica takes a slot, also where nothing is in DRAM.
   return index_->used() > options_.index_slots / 4 * 3 && nvme_->counts.chunk_count > 0;

@@ -119,6 +119,10 @@ class BlockDevice {
   // was too late.  Nothing happens for an idle request.
   virtual void Cancel(IoRequest& request) = 0;
 
+  // From now on the request waits in a more urgent class.  Nothing happens once some of it is on
+  // its way, when it is idle, or in a class as urgent.
+  virtual void Hasten(IoRequest& request, IoClass io_class) = 0;
+
   // Calls `done` of what has ended, then does what Flush does.  Never blocks.  How many it called.
   // A `done` may call anything here but Poll and Drain.
   virtual uint32_t Poll() = 0;

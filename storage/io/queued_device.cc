@@ -133,6 +133,15 @@ void QueuedDevice::Cancel(IoRequest& request) {
   if (request.phase_ == IoRequest::Phase::kFinished) Wake();
 }
 
+void QueuedDevice::Hasten(IoRequest& request, IoClass io_class) {
+  if (request.phase_ != IoRequest::Phase::kQueued || !Transfers(request.kind_)) return;
+  // Operations are counted by the class that they began in.
+  if (request.position_ != 0 || io_class >= request.io_class_) return;
+  QueueOf(request).Remove(request);
+  request.io_class_ = io_class;
+  QueueOf(request).PushBack(request);
+}
+
 uint32_t QueuedDevice::Poll() {
   TERRACE_CHECK(!polling_);
   polling_ = true;

@@ -36,6 +36,7 @@ class QueuedDevice : public BlockDevice {
   Status Submit(IoRequest& request) override;
   void Flush() override;
   void Cancel(IoRequest& request) override;
+  void Hasten(IoRequest& request, IoClass io_class) override;
   uint32_t Poll() override;
   int event_fd() const override { return event_.get(); }
   void Drain() override;

@@ -60,12 +60,12 @@ Status LogReader::Read(const LogRead& read, LogReadDone done, int64_t now_ns) {
       read.io_class);
   if (Status submitted = device_.Submit(slot); !submitted.ok()) return submitted;
   slot.reader = this;
-  slot.segment = read.place.segment;
+  slot.place = read.place;
   slot.index = static_cast<uint32_t>(under_way_.size());
   slot.deadline_ns = read.deadline_ns;
   slot.done = std::move(done);
   first_deadline_ns_ = std::min(first_deadline_ns_, read.deadline_ns);
-  segments_.BeginRead(slot.segment);
+  segments_.BeginRead(slot.place.segment);
   under_way_.push_back(std::move(free_.back()));
   free_.pop_back();
   return Status::Ok();
@@ -73,7 +73,7 @@ Status LogReader::Read(const LogRead& read, LogReadDone done, int64_t now_ns) {
 
 void LogReader::ReadDone(Slot& slot) {
   Status status = slot.status();
-  segments_.EndRead(slot.segment);
+  segments_.EndRead(slot.place.segment);
   if (status.ok()) {
     ++stats_.reads;
     stats_.bytes += slot.bytes();
@@ -84,7 +84,7 @@ void LogReader::ReadDone(Slot& slot) {
   } else if (status.code() != StatusCode::kCancelled) {
     ++stats_.failed;
     // Only while the medium as a whole works is it the place that fails.
-    if (!breaker_.open()) segments_.Fail(slot.segment);
+    if (!breaker_.open()) segments_.Fail(slot.place.segment);
     breaker_.Failed(status, now_ns_);
   }
   finished_.push_back({.done = std::exchange(slot.done, nullptr), .status = std::move(status)});
@@ -96,6 +96,14 @@ void LogReader::ReadDone(Slot& slot) {
     under_way_[index]->index = index;
   }
   under_way_.pop_back();
+}
+
+void LogReader::Hasten(const LogPlace& place, IoClass io_class, int64_t deadline_ns) {
+  for (const std::unique_ptr<Slot>& slot : under_way_) {
+    if (!(slot->place == place)) continue;
+    device_.Hasten(*slot, io_class);
+    slot->deadline_ns = std::max(slot->deadline_ns, deadline_ns);
+  }
 }
 
 void LogReader::Poll(int64_t now_ns) {

@@ -51,6 +51,10 @@ class LogReader {
   //   bounds
   Status Read(const LogRead& read, LogReadDone done, int64_t now_ns);
 
+  // Somebody else wants the record of a read under way, perhaps sooner: its class and its deadline
+  // become the more generous of both.  Nothing happens when it has ended.
+  void Hasten(const LogPlace& place, IoClass io_class, int64_t deadline_ns);
+
   void Poll(int64_t now_ns);
   int64_t next_wake_ns() const;
   bool idle() const { return under_way_.empty() && finished_.empty(); }
@@ -59,7 +63,7 @@ class LogReader {
  private:
   struct Slot : IoRequest {
     LogReader* reader = nullptr;
-    uint32_t segment = 0;
+    LogPlace place;
     uint32_t index = 0;  // in under_way_
     int64_t deadline_ns = INT64_MAX;
     LogReadDone done;

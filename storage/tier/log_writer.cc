@@ -41,12 +41,16 @@ LogWriter::LogWriter(BlockDevice& device, const LogIdentity& identity, LogSegmen
   sync_.writer = this;
 }
 
+uint64_t LogWriter::RecordBytesMax(uint64_t segment_bytes) {
+  return segment_bytes - sizeof(SegmentHead) - TailBytes(1);
+}
+
 Status LogWriter::CheckAppend(const LogAppend& append, uint64_t record_bytes,
                               int64_t now_ns) const {
   TERRACE_CHECK(append.stored.size() == append.header->stored_bytes);
   TERRACE_CHECK(append.reuse_class < kReuseClassCount);
   if (!device_.writable()) return Status(StatusCode::kDenied, "the log's device is read-only");
-  if (sizeof(SegmentHead) + record_bytes + TailBytes(1) > segments_.segment_bytes()) {
+  if (record_bytes > RecordBytesMax(segments_.segment_bytes())) {
     return Status(StatusCode::kInvalid, "a record of " + std::to_string(record_bytes) +
                                             " bytes fits no segment of the log");
   }

@@ -80,6 +80,9 @@ class LogWriter {
   LogWriter(BlockDevice& device, const LogIdentity& identity, LogSegments& segments,
             const LogWriteOptions& options, std::span<uint8_t> memory, BufferId buffer);
 
+  // The longest record that a segment of this size takes, header included.
+  static uint64_t RecordBytesMax(uint64_t segment_bytes);
+
   // Gives the record its place and queues it; starts no I/O.  Only after Ok is `done` called, once.
   //   kBusy: too many wait, or no slot for another open segment      kNoSpace: no free segment
   //   kIoError: writes pause after an error      kDenied: read-only      kInvalid: never will fit

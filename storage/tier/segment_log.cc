@@ -174,6 +174,14 @@ Status SegmentLog::Read(const LogRead& read, LogReadDone done, int64_t now_ns) {
   return reader_->Read(read, std::move(done), now_ns);
 }
 
+int64_t SegmentLog::writes_pause_until_ns() const {
+  return writer_ == nullptr || !writer_->breaker().open() ? 0 : writer_->breaker().open_until_ns();
+}
+
+void SegmentLog::Hasten(const LogPlace& place, IoClass io_class, int64_t deadline_ns) {
+  if (reader_ != nullptr) reader_->Hasten(place, io_class, deadline_ns);
+}
+
 bool SegmentLog::Lives(const LogPlace& place) const {
   return segments_ != nullptr && place.segment < segments_->count() &&
          segments_->at(place.segment).sequence == place.sequence &&

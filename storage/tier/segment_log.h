@@ -115,11 +115,18 @@ class SegmentLog {
   // See LogWriter::Append; kBusy before Recover is done.  The record's place becomes live with
   // `done(place, Ok)`.
   Status Append(const LogAppend& append, LogAppendDone done, int64_t now_ns);
+  // The longest record that a segment takes, header included.
+  uint64_t record_bytes_max() const { return LogWriter::RecordBytesMax(options_.segment_bytes); }
+  // Append refuses until then, after an error; 0: it does not.
+  int64_t writes_pause_until_ns() const;
   // Ends the class' open segment; it is sealed when its footer is written.
   void Seal(uint32_t reuse_class);
 
   // See LogReader::Read.  Answers are unproven until VerifyRecord or VerifyRange.
   Status Read(const LogRead& read, LogReadDone done, int64_t now_ns);
+
+  // See LogReader::Hasten.
+  void Hasten(const LogPlace& place, IoClass io_class, int64_t deadline_ns);
 
   // A record read from here failed its check: counts against its segment.
   void NoteCorrupt(const LogPlace& place);

@@ -129,6 +129,63 @@ TEST_F(ChunkStoreNvme, ADeviceThatCannotBeWrittenStillServes) {
   EXPECT_TRUE(Durable(500));
 }
 
+TEST_F(ChunkStoreNvme, AWriteThatFailedIsTriedAgain) {
+  OpenNvme(4, 24);
+  device->faults().write_error = 1000;
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  RunUntil([&] { return nvme().demote_failed > 0; });
+  EXPECT_FALSE(Durable(1));
+  device->faults().write_error = 0;
+  Settle();
+  EXPECT_TRUE(Durable(1));
+}
+
+TEST_F(ChunkStoreNvme, ADrainEndsThoughTheDeviceCannotBeWritten) {
+  OpenNvme(4, 24);
+  Fill(0, 4);
+  device->faults().write_error = 1000;
+  for (uint64_t key = 10; key < 14; ++key) ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+  const int64_t began_ns = now_ns;
+  bool drained = false;
+  RunUntil([&] { return drained = store->DrainNvme(now_ns); });
+  EXPECT_TRUE(drained);
+  EXPECT_LT(now_ns - began_ns, 2 * kSecondNs);
+}
+
+TEST_F(ChunkStoreNvme, AWishThatIsTooLateBeginsNoRead) {
+  OpenNvme(4, 24);
+  Fill(0, 40);
+  const uint64_t key = FirstOut(40);
+  const LoadWish late{.deadline_ns = now_ns};
+  const Sought sought = store->FindOrLoad(kSession, ns, KeyOf(key), session->pin(0), late, now_ns);
+  EXPECT_EQ(sought.status, StatusCode::kBusy);
+  EXPECT_FALSE(sought.loading);
+  EXPECT_EQ(nvme().loading, 0u);
+  EXPECT_EQ(TierOf(key), "nvme");
+}
+
+// A get joins a prefetch: the read takes the get's place in the queue, and its deadline.
+TEST_F(ChunkStoreNvme, AReadIsAsUrgentAsWhoeverWantsItMost) {
+  OpenNvme(8, 24);
+  Fill(0, 80);
+  IoBudgets one_at_a_time = device->budgets();
+  one_at_a_time.read_bytes = kPageBytes;
+  device->SetBudgets(one_at_a_time);
+  const auto prefetch = [&](uint64_t key) {
+    const LoadWish wish{.io_class = IoClass::kPrefetch, .deadline_ns = now_ns + 1};
+    return store->FindOrLoad(kSession, ns, KeyOf(key), nullptr, wish, now_ns).loading;
+  };
+  const uint64_t first = FirstOut(80);
+  ASSERT_TRUE(prefetch(first));
+  store->PollNvme(now_ns);  // on its way
+  ASSERT_TRUE(prefetch(first + 1) && prefetch(first + 2));
+  ASSERT_TRUE(Look(first + 2).loading);
+  Settle();
+  EXPECT_EQ(TierOf(first), "dram");
+  EXPECT_EQ(TierOf(first + 1), "nvme") << "nobody waited for it any more";
+  EXPECT_EQ(TierOf(first + 2), "dram");
+}
+
 TEST_F(ChunkStoreNvme, AFullLogMakesRoomAndKeepsWhatIsUsed) {
   OpenNvme(4, 8);
   for (uint64_t key = 0; key < 200; ++key) {

@@ -144,6 +144,32 @@ TEST_F(IoQueue, ReadsFillTheirBudgetUrgentOnesFirst) {
   EXPECT_EQ(started[0].offset, kMiB);  // the fifth urgent one, before the prefetch
 }
 
+TEST_F(IoQueue, HastenedReadsGoWithTheUrgentOnes) {
+  IoBudgets budgets;
+  budgets.read_bytes = kPageBytes;
+  device_.SetBudgets(budgets);
+  Ask &busy = Made(), &other = Made(), &hastened = Made();
+  Submit(busy.Read(0, at_, 2 * kPageBytes));
+  auto started = Flushed();
+  ASSERT_EQ(started.size(), 1u);
+  Submit(other.Read(kMiB, at_ + kMiB, kPageBytes, IoClass::kPrefetch));
+  Submit(hastened.Read(2 * kMiB, at_ + 2 * kMiB, kPageBytes, IoClass::kWriteBehind));
+  device_.Hasten(hastened, IoClass::kDeadline);
+  device_.Hasten(hastened, IoClass::kPrefetch);  // never back
+  device_.Hasten(busy, IoClass::kDeadline);      // on its way already
+  EXPECT_EQ(hastened.io_class(), IoClass::kDeadline);
+  device_.End(started[0]);
+  started = Flushed();
+  ASSERT_EQ(started.size(), 1u);
+  EXPECT_EQ(started[0].offset, 2 * kMiB);
+  device_.End(started[0]);
+  EXPECT_EQ(hastened.ends, 1u);
+  device_.EndAll();
+  EXPECT_EQ(other.ends, 1u);
+  device_.Hasten(other, IoClass::kDeadline);  // idle
+  EXPECT_EQ(other.io_class(), IoClass::kPrefetch);
+}
+
 TEST_F(IoQueue, PrefetchLeavesHalfTheBudgetWhileSomebodyWaits) {
   Ask& urgent = Made();
   std::deque<Ask>& soon = Many(4);
