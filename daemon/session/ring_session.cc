@@ -122,7 +122,8 @@ void RingSession::Execute(const shm::SubmissionEntry& entry, int64_t now_ns) {
     case shm::Op::kAbort:
     case shm::Op::kAcknowledge: return EndClaims(entry, now_ns);
     case shm::Op::kGet:
-    case shm::Op::kPrefetch: return Fetch(entry, now_ns);
+    case shm::Op::kPrefetch:
+    case shm::Op::kPersist: return Fetch(entry, now_ns);
     case shm::Op::kRemove:
     case shm::Op::kLease: return EachKey(entry, now_ns);
     case shm::Op::kCancel: return Cancel(entry);
@@ -199,6 +200,13 @@ Sought RingSession::Seek(const shm::SubmissionEntry& entry, const shm::KeyEntry&
 
 bool RingSession::FetchKey(const shm::SubmissionEntry& entry, const shm::KeyEntry& key,
                            uint32_t index, int64_t now_ns) {
+  if (static_cast<shm::Op>(entry.op) == shm::Op::kPersist) {
+    const StatusCode status = KeyOf(key).valid()
+                                  ? store_.Persist(entry.namespace_id, KeyOf(key), now_ns)
+                                  : StatusCode::kInvalid;
+    ResultOf(entry.request, index).status = Code(status);
+    return status == StatusCode::kBusy;
+  }
   const Sought sought = Seek(entry, key, now_ns);
   shm::ResultEntry& result = ResultOf(entry.request, index);
   result.status = Code(sought.status);

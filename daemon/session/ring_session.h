@@ -77,8 +77,8 @@ class RingSession {
   void Execute(const shm::SubmissionEntry& entry, int64_t now_ns);
   void BeginPut(const shm::SubmissionEntry& entry, int64_t now_ns);
   void EndClaims(const shm::SubmissionEntry& entry, int64_t now_ns);
-  // Gets and prefetches: what is on NVMe is waited for, what is being written if the caller says
-  // so.
+  // Gets, prefetches, persists: what comes from NVMe or goes there is waited for, what is being
+  // put if the caller says so.
   void Fetch(const shm::SubmissionEntry& entry, int64_t now_ns);
   void EachKey(const shm::SubmissionEntry& entry, int64_t now_ns);
   void Cancel(const shm::SubmissionEntry& entry);

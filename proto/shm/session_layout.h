@@ -47,6 +47,7 @@ enum class Op : uint8_t {
   kLease = 7,        // keep keys until a time to live has passed, whatever becomes of the client
   kCancel = 8,       // end the request `argument` early
   kAcknowledge = 9,  // the client has seen that its claims ended and has stopped writing
+  kPersist = 10,     // keys that survive kill -9 and loss of power; waits for their being written
 };
 
 enum RequestFlags : uint16_t {

@@ -221,8 +221,15 @@ class ChunkStore {
                     std::atomic<uint64_t>* pin, const LoadWish& wish, int64_t now_ns);
   void Touch(uint64_t touch_word);
 
-  // Grows whenever a key that was being filled or loaded became ready or absent, or the namespaces
-  // were stored: who waits looks again.
+  // Whether the chunk survives kill -9 and loss of power.  kBusy: it is being written for that,
+  // before all others and whatever admission says; look again when settled_count() has grown.
+  // kNotFound; kStale; kUnavailable without an NVMe tier that is ready; kDenied when that is
+  // read-only; kInvalid for a chunk that fits no segment there; kIoError while writes pause after
+  // an error.
+  StatusCode Persist(uint32_t namespace_id, const shm::ChunkKey& key, int64_t now_ns);
+
+  // Grows whenever a key that was being filled, loaded or persisted became what is waited for or
+  // absent, or the namespaces were stored: who waits looks again.
   uint64_t settled_count() const { return settled_; }
 
   // -- Keys ----------------------------------------------------------------------------------
@@ -351,10 +358,12 @@ class ChunkStore {
   bool Resides(const NvmeTier::Resident& resident, uint32_t segment) const;
   void DropQuarantined();
   void QueueDemotion(uint32_t chunk);
+  StatusCode CheckPersist(uint32_t namespace_id, uint32_t payload_bytes, int64_t now_ns) const;
   void Demote(int64_t now_ns);
   bool DemotionHasRoom() const;
   bool DemoteOne(uint32_t chunk, int64_t now_ns);
   Status AppendRecord(uint32_t chunk, int64_t now_ns);
+  void RetryDemotion(ChunkTicket ticket);
   void DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes, const LogPlace& place,
                   const Status& status);
   bool VerifyRecordInDram(uint32_t segment, const SegmentRecord& record) const;

@@ -6,6 +6,7 @@
 // another namespace could be given that id after a crash.
 
 #include <algorithm>
+#include <utility>
 
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
@@ -214,14 +215,42 @@ void ChunkStore::QueueDemotion(uint32_t chunk) {
   if (!at.queued) ++nvme_->counts.demote_declined;
 }
 
+StatusCode ChunkStore::CheckPersist(uint32_t namespace_id, uint32_t payload_bytes,
+                                    int64_t now_ns) const {
+  if (nvme_ == nullptr || !nvme_->ready()) return StatusCode::kUnavailable;
+  if (!nvme_->device().writable()) return StatusCode::kDenied;
+  if (shm::RecordBytes(payload_bytes) > nvme_->log().record_bytes_max()) {
+    return StatusCode::kInvalid;
+  }
+  if (nvme_->log().writes_pause_until_ns() > now_ns) return StatusCode::kIoError;
+  if (!NamespaceStored(namespace_id) && !store_namespaces_error_.ok()) return StatusCode::kIoError;
+  return StatusCode::kOk;
+}
+
+StatusCode ChunkStore::Persist(uint32_t namespace_id, const shm::ChunkKey& key, int64_t now_ns) {
+  if (namespaces_->OfId(namespace_id) == nullptr) return StatusCode::kStale;
+  const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
+  if (!slot.ok()) return StatusCode::kNotFound;
+  const StatusCode possible = CheckPersist(namespace_id, index_->Read(*slot).length, now_ns);
+  if (possible == StatusCode::kUnavailable) return possible;
+  const uint32_t chunk = chunks_.OfSlot(*slot);
+  if (chunk == kNoChunk) return StatusCode::kBusy;  // being filled
+  Chunk& at = chunks_.at(chunk);
+  if (at.on_nvme()) return StatusCode::kOk;
+  if (possible != StatusCode::kOk) return possible;
+  if (at.urgent || at.loading) return StatusCode::kBusy;
+  at.urgent = at.demoting || nvme_->QueueUrgent(chunks_.TicketOf(chunk));
+  return StatusCode::kBusy;
+}
+
 void ChunkStore::Demote(int64_t now_ns) {
-  std::deque<ChunkTicket>& queue = nvme_->queue();
   uint64_t bytes = 0;
   demote_wake_ns_ = 0;
-  while (!queue.empty()) {
-    const ChunkTicket ticket = queue.front();
+  while (std::deque<ChunkTicket>* const queue = nvme_->next_queue()) {
+    const ChunkTicket ticket = queue->front();
+    // One that somebody waits for may stand in both queues.
     const bool wanted = chunks_.Lives(ticket) && chunks_.at(ticket.chunk).in_dram &&
-                        !chunks_.at(ticket.chunk).on_nvme();
+                        !chunks_.at(ticket.chunk).on_nvme() && !chunks_.at(ticket.chunk).demoting;
     if (wanted && bytes >= kDemoteBytesPerPoll) {
       demote_wake_ns_ = now_ns;
       return;
@@ -231,7 +260,7 @@ void ChunkStore::Demote(int64_t now_ns) {
       if (!DemoteOne(ticket.chunk, now_ns)) return;
       bytes += shm::RecordBytes(length);
     }
-    queue.pop_front();
+    queue->pop_front();
     if (chunks_.Lives(ticket)) chunks_.at(ticket.chunk).queued = false;
   }
 }
@@ -265,7 +294,7 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
     demote_wake_ns_ = pause_ns;
     return false;
   }
-  if (!nvme_->Admits(record_bytes, now_ns)) {
+  if (!at.urgent && !nvme_->Admits(record_bytes, now_ns)) {
     ++nvme_->counts.demote_declined;
     return true;
   }
@@ -300,7 +329,7 @@ Status ChunkStore::AppendRecord(uint32_t chunk, int64_t now_ns) {
   const LogAppend append{.header = &header,
                          .stored = {payload, entry.length},
                          .reuse_class = nvme_->ClassOf(policy_->ReuseClass(at.policy)),
-                         .urgent = draining_nvme_};
+                         .urgent = at.urgent || draining_nvme_};
   const ChunkTicket ticket = chunks_.TicketOf(chunk);
   const uint32_t bytes = entry.length;
   Status begun = nvme_->log().Append(
@@ -316,6 +345,17 @@ Status ChunkStore::AppendRecord(uint32_t chunk, int64_t now_ns) {
   return begun;
 }
 
+// The log pauses after an error, and gives up segments that fail.
+void ChunkStore::RetryDemotion(ChunkTicket ticket) {
+  Chunk& at = chunks_.at(ticket.chunk);
+  if (at.urgent) {
+    at.urgent = nvme_->QueueUrgent(ticket);
+    ++settled_;  // who waits is told of the pause
+  } else {
+    QueueDemotion(ticket.chunk);
+  }
+}
+
 void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes,
                             const LogPlace& place, const Status& status) {
   --nvme_->counts.demoting;
@@ -324,13 +364,14 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
   if (lives) chunks_.at(ticket.chunk).demoting = false;
   if (!status.ok()) {
     ++nvme_->counts.demote_failed;
-    if (lives) QueueDemotion(ticket.chunk);  // the log pauses, and gives up segments that fail
+    if (lives) RetryDemotion(ticket);
     return;
   }
   ++nvme_->counts.demoted;
   nvme_->counts.demoted_bytes += bytes;
   if (lives) {
     AddReplica(ticket.chunk, place);
+    if (std::exchange(chunks_.at(ticket.chunk).urgent, false)) ++settled_;
   } else {
     nvme_->log().MarkDead(place, bytes);  // it left meanwhile
   }
@@ -396,10 +437,10 @@ bool ChunkStore::DrainNvme(int64_t now_ns) {
       nvme_->counts.demoting != 0 || nvme_->reclaim().active || storing_namespaces_;
   // Nothing goes on while the device cannot be written or has no room.
   const bool stuck = demote_wake_ns_ > now_ns || !DemotionHasRoom();
-  if (under_way || (!nvme_->queue().empty() && !stuck)) return false;
+  if (under_way || (nvme_->queued() != 0 && !stuck)) return false;
   if (!sealed_nvme_) {
-    if (!nvme_->queue().empty()) {
-      LogWarning("nvme: " + std::to_string(nvme_->queue().size()) + " chunks of tenant '" +
+    if (nvme_->queued() != 0) {
+      LogWarning("nvme: " + std::to_string(nvme_->queued()) + " chunks of tenant '" +
                  options_.tenant + "' that waited to be written are not on NVMe");
     }
     for (uint32_t reuse_class = 0; reuse_class < kReuseClassCount; ++reuse_class) {

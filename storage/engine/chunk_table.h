@@ -33,6 +33,7 @@ struct Chunk {
   bool in_dram = false;
   bool queued = false;    // waits to be written
   bool demoting = false;  // is being written
+  bool urgent = false;    // somebody waits for its being written
   bool loading = false;   // is being read into DRAM
 
   bool on_nvme() const { return nvme.sequence != 0; }

@@ -98,6 +98,7 @@ void NvmeTier::TurnOff(const Status& why) {
   state_ = NvmeState::kOff;
   why_off_ = why;
   queue_.clear();
+  urgent_.clear();
   LogError("the NVMe tier is off: " + why.ToString());
   if (start_.ended) start_.ended();
 }
@@ -116,6 +117,17 @@ bool NvmeTier::Queue(ChunkTicket chunk) {
   if (state_ == NvmeState::kOff || queue_.size() >= kDemoteQueueMax) return false;
   queue_.push_back(chunk);
   return true;
+}
+
+bool NvmeTier::QueueUrgent(ChunkTicket chunk) {
+  if (state_ == NvmeState::kOff || urgent_.size() >= kDemoteQueueMax) return false;
+  urgent_.push_back(chunk);
+  return true;
+}
+
+std::deque<ChunkTicket>* NvmeTier::next_queue() {
+  if (!urgent_.empty()) return &urgent_;
+  return queue_.empty() ? nullptr : &queue_;
 }
 
 bool NvmeTier::Admits(uint64_t bytes, int64_t now_ns) {
@@ -143,7 +155,7 @@ NvmeStats NvmeTier::stats() const {
   stats.log = log_->stats();
   stats.bytes = stats.log.segments.total * options_.segment_bytes;
   stats.allocated_bytes = options_.device->AllocatedBytes();
-  stats.demote_queue = queue_.size();
+  stats.demote_queue = queued();
   return stats;
 }
 

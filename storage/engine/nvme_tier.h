@@ -127,7 +127,11 @@ class NvmeTier {
   // -- Chunks that wait to be written, the first in first --------------------------------------
   // False when too many wait.
   bool Queue(ChunkTicket chunk);
-  std::deque<ChunkTicket>& queue() { return queue_; }
+  // Before all of those, in the order of their coming: somebody waits for it.
+  bool QueueUrgent(ChunkTicket chunk);
+  // Whose front is next; null when nothing waits.
+  std::deque<ChunkTicket>* next_queue();
+  size_t queued() const { return queue_.size() + urgent_.size(); }
 
   // Takes `bytes` of what a day may write; false when they are used up.
   bool Admits(uint64_t bytes, int64_t now_ns);
@@ -156,7 +160,7 @@ class NvmeTier {
   Status why_off_;
   Start start_;
   std::vector<std::vector<Resident>> residents_;  // by segment, in the order of their coming
-  std::deque<ChunkTicket> queue_;
+  std::deque<ChunkTicket> queue_, urgent_;
   int64_t tokens_ns_ = 0;
   double tokens_ = 0;  // bytes that may be written now
   Reclaim reclaim_;

@@ -186,6 +186,63 @@ TEST_F(ChunkStoreNvme, AReadIsAsUrgentAsWhoeverWantsItMost) {
   EXPECT_EQ(TierOf(first + 2), "dram");
 }
 
+TEST_F(ChunkStoreNvme, WhatIsPersistedGoesBeforeTheRestAndSurvivesTheLossOfPower) {
+  OpenNvme(16, 24);
+  for (uint64_t key = 0; key < 60; ++key) {
+    ASSERT_EQ(Put(*session, key, kBytes), StatusCode::kOk) << key;
+  }
+  EXPECT_EQ(store->Persist(ns, KeyOf(59), now_ns), StatusCode::kBusy);
+  EXPECT_EQ(store->Persist(ns, KeyOf(59), now_ns), StatusCode::kBusy);  // no second time
+  uint64_t settled = store->settled_count();
+  RunUntil([&] { return store->settled_count() != settled && Durable(59); });
+  EXPECT_EQ(store->Persist(ns, KeyOf(59), now_ns), StatusCode::kOk);
+  EXPECT_FALSE(Durable(50)) << "all was written";
+  // One that is being written already only becomes one that somebody waits for.
+  RunUntil([&] { return nvme().demoting > 0; });
+  EXPECT_EQ(store->Persist(ns, KeyOf(100), now_ns), StatusCode::kNotFound);
+  Crash();
+  EXPECT_TRUE(Durable(59));
+  EXPECT_EQ(Get(59, kBytes), StatusCode::kOk);
+}
+
+TEST_F(ChunkStoreNvme, PersistIsNotBoundByAdmission) {
+  OpenNvme(4, 24);
+  ShutDown();
+  options.nvme.admission = NvmeAdmission::kSecondHit;
+  Boot();
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  Settle();
+  EXPECT_FALSE(Durable(1));
+  EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kBusy);
+  Settle();
+  EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kOk);
+}
+
+TEST_F(ChunkStoreNvme, PersistSaysThatTheDeviceCannotBeWritten) {
+  OpenNvme(4, 24);
+  Fill(0, 1);
+  device->faults().write_error = 1000;
+  ASSERT_EQ(Put(*session, 1, kBytes), StatusCode::kOk);
+  EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kBusy);
+  const uint64_t settled = store->settled_count();
+  RunUntil([&] { return store->settled_count() != settled && nvme().demote_failed > 0; });
+  EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kIoError);
+  device->faults().write_error = 0;
+  AdvanceTo(now_ns + 120 * kSecondNs);
+  Settle();
+  EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kOk);
+}
+
+TEST_F(ChunkStoreNvme, PersistSaysThatTheNamespaceCannotBeStored) {
+  OpenNvme(4, 24);
+  device->faults().write_error = 1000;
+  ASSERT_EQ(Put(*session, 1, kBytes), StatusCode::kOk);
+  EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kBusy);
+  const uint64_t settled = store->settled_count();
+  RunUntil([&] { return store->settled_count() != settled; });
+  EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kIoError);
+}
+
 TEST_F(ChunkStoreNvme, AFullLogMakesRoomAndKeepsWhatIsUsed) {
   OpenNvme(4, 8);
   for (uint64_t key = 0; key < 200; ++key) {
