@@ -104,6 +104,8 @@ interface Session {
   prefetch @6 (namespaceId :UInt32, keys :List(Key), deadlineMs :UInt32) -> (codes :List(Code));
   remove @7 (namespaceId :UInt32, keys :List(Key)) -> (codes :List(Code));
   lease @8 (namespaceId :UInt32, keys :List(Key), ttlMs :UInt64) -> (codes :List(Code));
+  # Waits until the chunks survive kill -9 of the daemon and loss of power; `unavailable` without an NVMe tier.
+  persist @9 (namespaceId :UInt32, keys :List(Key), deadlineMs :UInt32) -> (codes :List(Code));
 }
 
 struct ChunkInfo {

@@ -270,8 +270,26 @@ int RunGet(const CliOptions& options, const std::string& label, const std::strin
   return Answer(options, "got", text, *key, Status::Ok());
 }
 
+namespace {
+
+Status Persist(Namespace& ns, const shm::ChunkKey& key, const std::string& text) {
+  const StatusCode code = ns.Persist(std::span(&key, 1))[0];
+  const std::string held = "chunk " + text + " is in memory, but not on NVMe: ";
+  switch (code) {
+    case StatusCode::kOk: return Status::Ok();
+    case StatusCode::kUnavailable:
+      return Status(code, held + "there is no NVMe tier, or it is off: see `terrace status`");
+    case StatusCode::kDenied: return Status(code, held + "its file is read-only");
+    case StatusCode::kInvalid:
+      return Status(code, held + "it fits no segment there: raise nvme_segment");
+    default: return Status(code, held + "see `terrace status`");
+  }
+}
+
+}  // namespace
+
 int RunPut(const CliOptions& options, const std::string& label, const std::string& text,
-           const std::string& name) {
+           const std::string& name, bool durable) {
   const Result<shm::ChunkKey> key = ParseKey(text);
   if (!key.ok()) return Explain(options, key.status());
   const Result<std::string> bytes = ReadPayload(name);
@@ -293,7 +311,8 @@ int RunPut(const CliOptions& options, const std::string& label, const std::strin
                            ExactBytes(bytes->size()) + ": the daemon's largest chunk has " +
                            ExactBytes(client->chunk_bytes_max()));
   }
-  return Answer(options, "put", text, *key, end);
+  if (end.ok() && durable) end = Persist(**ns, *key, text);
+  return Answer(options, durable ? "put durably" : "put", text, *key, end);
 }
 
 int RunRemove(const CliOptions& options, const std::string& label,

@@ -51,7 +51,7 @@ int RunStat(const CliOptions& options, const std::string& label, const std::stri
 int RunGet(const CliOptions& options, const std::string& label, const std::string& key,
            const std::string& output);
 int RunPut(const CliOptions& options, const std::string& label, const std::string& key,
-           const std::string& file);
+           const std::string& file, bool durable);
 int RunRemove(const CliOptions& options, const std::string& label,
               const std::vector<std::string>& keys);
 int RunClear(const CliOptions& options, const std::string& label);

@@ -17,7 +17,7 @@ struct Arguments {
   std::vector<std::string> keys;
   uint32_t limit = 100;
   double seconds = 1;
-  bool watch = false;
+  bool watch = false, durable = false;
   int exit_code = 0;
 };
 
@@ -58,7 +58,8 @@ void DeclareMoving(CLI::App& app, Arguments& a) {
   put->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
   put->add_option("file", a.file, "the bytes; - is standard input")->required();
   put->add_option("-n,--namespace", a.label, "its namespace; made when it is absent")->required();
-  put->callback([&a] { a.exit_code = RunPut(a.options, a.label, a.key, a.file); });
+  put->add_flag("--durable", a.durable, "wait until it survives kill -9 and loss of power");
+  put->callback([&a] { a.exit_code = RunPut(a.options, a.label, a.key, a.file, a.durable); });
 
   CLI::App* remove = app.add_subcommand("rm", "forget chunks");
   remove->add_option("keys", a.keys, "as for get")->required();

@@ -194,6 +194,17 @@ class Namespace {
 
   std::vector<StatusCode> Prefetch(std::span<const shm::ChunkKey> keys,
                                    int64_t timeout_ns = 1'000'000'000);
+  // Waits until the chunks survive kill -9 of the daemon and loss of power, whatever the admission
+  // to NVMe would say.  kOk: they do.  kDeadline: not yet.  kUnavailable: also without an NVMe
+  // tier. kDenied: it is read-only.  kIoError: it could not be written.  kInvalid: too long for it.
+  // Whatever it answers, what is in DRAM stays there.
+  std::vector<StatusCode> Persist(std::span<const shm::ChunkKey> keys,
+                                  int64_t timeout_ns = 30'000'000'000);
+  // Put, then Persist in what is left of the timeout: kOk and kExists for chunks that survive, else
+  // what kept them from it.
+  std::vector<StatusCode> PutDurable(std::span<const PutItem> items,
+                                     int64_t timeout_ns = 30'000'000'000);
+
   std::vector<StatusCode> Remove(std::span<const shm::ChunkKey> keys);
   std::vector<StatusCode> Lease(std::span<const shm::ChunkKey> keys, int64_t ttl_ns);
 

@@ -61,6 +61,19 @@ std::vector<StatusCode> Namespace::Prefetch(std::span<const shm::ChunkKey> keys,
   return codes;
 }
 
+std::vector<StatusCode> Namespace::Persist(std::span<const shm::ChunkKey> keys,
+                                           int64_t timeout_ns) {
+  const NamespaceAttachment* const at = impl_->current();
+  if (at == nullptr) return std::vector<StatusCode>(keys.size(), StatusCode::kUnavailable);
+  const KeyCall call{.op = shm::Op::kPersist, .timeout_ns = timeout_ns, .argument = 0};
+  std::vector<StatusCode> codes =
+      at->session != nullptr
+          ? CallEachKey(*at, keys, call)
+          : RemoteCalls{impl_->client->connection(), at->ref.id}.Persist(keys, timeout_ns);
+  if (AnyStale(codes)) impl_->Renew();
+  return codes;
+}
+
 std::vector<StatusCode> Namespace::Remove(std::span<const shm::ChunkKey> keys) {
   const NamespaceAttachment* const at = impl_->current();
   if (at == nullptr) return std::vector<StatusCode>(keys.size(), StatusCode::kUnavailable);
@@ -110,6 +123,24 @@ std::vector<StatusCode> Namespace::Put(std::span<const PutItem> items, int64_t t
     codes.insert(codes.end(), ended.begin(), ended.end());
   }
   if (AnyStale(codes)) impl_->Renew();
+  return codes;
+}
+
+std::vector<StatusCode> Namespace::PutDurable(std::span<const PutItem> items, int64_t timeout_ns) {
+  const int64_t deadline_ns = MonotonicNs() + timeout_ns;
+  std::vector<StatusCode> codes = Put(items, timeout_ns);
+  std::vector<shm::ChunkKey> keys;
+  std::vector<size_t> of_item;
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (codes[i] != StatusCode::kOk && codes[i] != StatusCode::kExists) continue;
+    keys.push_back(items[i].key);
+    of_item.push_back(i);
+  }
+  const int64_t left_ns = std::max<int64_t>(deadline_ns - MonotonicNs(), 0);
+  const std::vector<StatusCode> persisted = Persist(keys, left_ns);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (persisted[i] != StatusCode::kOk) codes[of_item[i]] = persisted[i];
+  }
   return codes;
 }
 

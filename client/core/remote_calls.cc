@@ -69,6 +69,16 @@ Codes RemoteCalls::Prefetch(std::span<const shm::ChunkKey> keys, int64_t timeout
       });
 }
 
+Codes RemoteCalls::Persist(std::span<const shm::ChunkKey> keys, int64_t timeout_ns) const {
+  using Request = capnp::Request<rpc::Session::PersistParams, rpc::Session::PersistResults>;
+  return EachKey<Request, rpc::Session::PersistResults>(
+      keys, timeout_ns + kAnswerSlackNs, [timeout_ns](rpc::Session::Client& session) {
+        Request request = session.persistRequest();
+        request.setDeadlineMs(ToMs(timeout_ns));
+        return request;
+      });
+}
+
 Codes RemoteCalls::Remove(std::span<const shm::ChunkKey> keys) const {
   using Request = capnp::Request<rpc::Session::RemoveParams, rpc::Session::RemoveResults>;
   return EachKey<Request, rpc::Session::RemoveResults>(

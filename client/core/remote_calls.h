@@ -20,6 +20,7 @@ struct RemoteCalls {
   std::vector<GetResult> Get(std::span<const shm::ChunkKey> keys, const GetOptions& options) const;
   std::vector<StatusCode> Put(std::span<const PutItem> items, int64_t timeout_ns) const;
   std::vector<StatusCode> Prefetch(std::span<const shm::ChunkKey> keys, int64_t timeout_ns) const;
+  std::vector<StatusCode> Persist(std::span<const shm::ChunkKey> keys, int64_t timeout_ns) const;
   std::vector<StatusCode> Remove(std::span<const shm::ChunkKey> keys) const;
   std::vector<StatusCode> Lease(std::span<const shm::ChunkKey> keys, int64_t ttl_ns) const;
 

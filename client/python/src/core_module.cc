@@ -371,6 +371,15 @@ NB_MODULE(_core, module) {
           },
           "keys"_a, "part"_a, "timeout"_a)
       .def(
+          "persist",
+          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part,
+             double timeout) {
+            return self.Each(keys, part, [timeout](Namespace& ns, const auto& wanted) {
+              return ns.Persist(wanted, Nanoseconds(timeout));
+            });
+          },
+          "keys"_a, "part"_a, "timeout"_a)
+      .def(
           "remove",
           [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part) {
             return self.Each(keys, part,

@@ -19,6 +19,7 @@ b'payload'
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -99,7 +100,12 @@ class Namespace:
         return self._core.get(list(keys), part, timeout, verify, wait)
 
     def put(
-        self, items: Sequence[tuple[bytes, Any]], *, part: int = 0, timeout: float = 30.0
+        self,
+        items: Sequence[tuple[bytes, Any]],
+        *,
+        part: int = 0,
+        timeout: float = 30.0,
+        durable: bool = False,
     ) -> list[str]:
         """Stores chunks whose keys are absent.
 
@@ -111,6 +117,9 @@ class Namespace:
             Their part.
         timeout
             Seconds until a put has ended, one way or another.
+        durable
+            "ok" and "exists" only for chunks that survive kill -9 of the daemon and loss of
+            power; otherwise what `persist` says of it, while the chunk is in DRAM all the same.
 
         Returns
         -------
@@ -128,7 +137,30 @@ class Namespace:
             For a buffer that is not C-contiguous, as its type has it: BufferError of a sliced
             memoryview, ValueError of a numpy array.
         """
-        return self._core.put(list(items), part, timeout)
+        items = list(items)
+        until = time.monotonic() + timeout
+        ends = self._core.put(items, part, timeout)
+        if not durable:
+            return ends
+        there = [i for i, end in enumerate(ends) if end in ("ok", "exists")]
+        left = max(until - time.monotonic(), 0.0)
+        persisted = self._core.persist([items[i][0] for i in there], part, left)
+        for i, end in zip(there, persisted, strict=True):
+            if end != "ok":
+                ends[i] = end
+        return ends
+
+    def persist(self, keys: Sequence[bytes], *, part: int = 0, timeout: float = 30.0) -> list[str]:
+        """Waits until chunks survive kill -9 of the daemon and loss of power.
+
+        Returns
+        -------
+        list of str
+            One a key: "ok", "deadline" (not yet), "not found", "unavailable" (also without an
+            NVMe tier), "denied" (it is read-only), "io error" (it could not be written),
+            "invalid" (too long for it).
+        """
+        return self._core.persist(list(keys), part, timeout)
 
     def prefetch(self, keys: Sequence[bytes], *, part: int = 0, timeout: float = 1.0) -> list[str]:
         """Brings chunks nearer, holding nothing; "ok" is in DRAM."""
