@@ -409,6 +409,7 @@ bool ChunkStore::PollNvme(int64_t now_ns) {
     DropQuarantined();
     ReclaimNvme(now_ns);
     Demote(now_ns);
+    ScrubNvme(now_ns);
   }
   nvme_->device().Flush();
   return ended;
@@ -422,6 +423,7 @@ int64_t ChunkStore::NvmeWake() const {
   };
   sooner(demote_wake_ns_);
   sooner(nvme_->reclaim().retry_ns);
+  sooner(ScrubWake());
   if (nvme_->state() != NvmeState::kOff && !storing_namespaces_ &&
       namespaces_->version() != stored_version_) {
     sooner(std::max(store_namespaces_ns_, nvme_now_ns_ + 1));
