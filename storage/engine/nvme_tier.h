@@ -138,6 +138,10 @@ class NvmeTier {
 
   std::vector<Resident>& residents(uint32_t segment) { return residents_[segment]; }
 
+  // -- While it recovers: the append_number of the record that a chunk was made of ------------
+  void NoteRecovered(uint32_t chunk, uint64_t append_number);
+  uint64_t recovered_number(uint32_t chunk) const { return recovered_numbers_[chunk]; }
+
   // -- Chunks that wait to be written, the first in first --------------------------------------
   // False when too many wait.
   bool Queue(ChunkTicket chunk);
@@ -175,6 +179,7 @@ class NvmeTier {
   Status why_off_;
   Start start_;
   std::vector<std::vector<Resident>> residents_;  // by segment, in the order of their coming
+  std::vector<uint64_t> recovered_numbers_;       // by chunk; empty once it is ready
   std::deque<ChunkTicket> queue_, urgent_;
   int64_t tokens_ns_ = 0;
   double tokens_ = 0;  // bytes that may be written now
