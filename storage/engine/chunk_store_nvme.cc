@@ -256,6 +256,7 @@ StatusCode ChunkStore::Persist(uint32_t namespace_id, const shm::ChunkKey& key, 
 }
 
 void ChunkStore::Demote(int64_t now_ns) {
+  if (demote_wake_ns_ > now_ns) return;
   uint64_t bytes = 0;
   demote_wake_ns_ = 0;
   while (std::deque<ChunkTicket>* const queue = nvme_->next_queue()) {
@@ -318,7 +319,10 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
   const Status appended = AppendRecord(chunk, now_ns);
   if (appended.ok()) return true;
   nvme_->Refund(record_bytes);
-  if (appended.code() == StatusCode::kBusy || appended.code() == StatusCode::kNoSpace) return false;
+  if (appended.code() == StatusCode::kBusy || appended.code() == StatusCode::kNoSpace) {
+    demote_wake_ns_ = now_ns + kNsPerMs;  // it was hashed for nothing
+    return false;
+  }
   if (appended.code() == StatusCode::kIoError) {  // it pauses after an error
     demote_wake_ns_ = now_ns + kNvmeRetryNs;
     return false;
@@ -446,9 +450,10 @@ int64_t ChunkStore::NvmeWake() const {
 bool ChunkStore::DrainNvme(int64_t now_ns) {
   if (nvme_ == nullptr || !nvme_->ready()) return true;
   draining_nvme_ = true;
+  nvme_->reclaim().active = false;  // what it carries is still awaited
   PollNvme(now_ns);
   const bool under_way =
-      nvme_->counts.demoting != 0 || nvme_->reclaim().active || storing_namespaces_;
+      nvme_->counts.demoting != 0 || nvme_->reclaim().carrying() || storing_namespaces_;
   // Nothing goes on while the device cannot be written or has no room.
   const bool stuck = demote_wake_ns_ > now_ns || !DemotionHasRoom();
   if (under_way || (nvme_->queued() != 0 && !stuck)) return false;

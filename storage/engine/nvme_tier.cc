@@ -140,7 +140,8 @@ std::deque<ChunkTicket>* NvmeTier::next_queue() {
 bool NvmeTier::Admits(uint64_t bytes, int64_t now_ns) {
   if (options_.admission != NvmeAdmission::kBytesADay) return true;
   const double a_day = static_cast<double>(options_.bytes_a_day);
-  const double saved_max = std::max(a_day * kSavedShare, static_cast<double>(kChunkBytesMax));
+  const double saved_max =
+      std::max(a_day * kSavedShare, static_cast<double>(shm::RecordBytes(kChunkBytesMax)));
   if (tokens_ns_ == 0) {
     tokens_ = saved_max;
   } else {

@@ -11,6 +11,8 @@
 //
 // Threads: belongs to one shard, as its device does.  Time comes in as a value.
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -66,28 +68,43 @@ struct NvmeStats {
   SegmentLogStats log;
 };
 
+// Survivors on their way at once: enough that they share a sync.
+inline constexpr size_t kCarriesMax = 16;
+inline constexpr uint64_t kCarryBytesMax = 8 * kMiB;
+
 class NvmeTier {
  public:
   struct Resident {
     ChunkTicket chunk;
     uint32_t offset_units = 0;
   };
-  // A reclaim under way; one at a time.
+  // A survivor of reclaim on its way to another segment: read first unless it lies in DRAM.
+  struct Carry {
+    enum class Step : uint8_t { kNone, kReading, kThere, kAppending };
+    Step step = Step::kNone;
+    bool from_dram = false;
+    uint32_t dram_segment = 0;  // held while it is appended from there
+    ChunkTicket chunk;          // from `place`
+    LogPlace place;
+    RecordIdentity identity;
+    AlignedBytes buffer;  // holds it verified; empty when it comes from DRAM
+  };
+  // A reclaim under way; one at a time.  What it carries may outlast it.
   struct Reclaim {
     bool active = false;
-    bool carrying = false;  // a record is being read or written
     uint32_t segment = 0;
-    uint64_t sequence = 0;
     double price = 0;
     size_t next = 0;  // of the residents
     uint64_t carried_bytes = 0;
-    int64_t retry_ns = 0;  // after one that could not be ended
-    ChunkTicket chunk;     // that is carried, from `place`
-    LogPlace place;
-    RecordIdentity identity;
-    bool read = false;       // it lies verified in `buffer`
-    bool appending = false;  // the log has taken it
-    AlignedBytes buffer;
+    int64_t retry_ns = 0;                    // after one that could not be ended
+    uint32_t failed_segment = UINT32_MAX;    // that one's: another is tried first
+    std::array<Carry, kCarriesMax> carries;  // their buffers: kCarryBytesMax, or one record
+    uint64_t buffer_bytes = 0;
+
+    bool carrying() const {
+      return std::any_of(carries.begin(), carries.end(),
+                         [](const Carry& carry) { return carry.step != Carry::Step::kNone; });
+    }
   };
   // The scrubber's place.
   struct Scrub {
@@ -153,6 +170,8 @@ class NvmeTier {
 
   // Takes `bytes` of what a day may write; false when they are used up.
   bool Admits(uint64_t bytes, int64_t now_ns);
+  // Takes them though they may be used up: what is carried over is written as well.
+  void Charge(uint64_t bytes) { tokens_ -= static_cast<double>(bytes); }
   // They were not written after all.
   void Refund(uint64_t bytes) { tokens_ += static_cast<double>(bytes); }
 
