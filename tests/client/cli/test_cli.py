@@ -83,6 +83,7 @@ def test_status_for_people_and_programs(daemon: Any) -> None:
     parts = ("live", "dead", "padding", "claimed", "free", "missing")
     assert sum(tier[f"{part}_bytes"] for part in parts) == tier["bytes"] == 64 << 20
     text = terrace(daemon.socket, "status").stdout.decode()
+    assert "0 pins on 0 segments" in text and "; 0 pinned" in text
     assert "dram" in text and "[" in text and "64.0 MiB" in text
     assert f"largest chunk {status['tenants'][0]['chunk_bytes_max']} bytes" in text
 
