@@ -138,7 +138,26 @@ class Namespace:
         return self._core.remove(list(keys), part)
 
     def lease(self, keys: Sequence[bytes], ttl: float, *, part: int = 0) -> list[str]:
-        """Keeps ready chunks for ``ttl`` seconds, even if this process dies."""
+        """Keeps ready chunks for ``ttl`` seconds, even if this process dies.
+
+        The leased chunks of all clients may take half of the tenant's pool, each its payload
+        rounded up to 4 KiB, and 4 KiB more.
+
+        Parameters
+        ----------
+        keys
+            The chunks to keep.
+        ttl
+            Seconds from now.  A lease is only ever extended, never shortened.
+        part
+            Their part.
+
+        Returns
+        -------
+        list of str
+            One a key: "ok"; "busy" for a chunk that would go beyond that half: it is not leased;
+            "not found" for one that is not ready; "stale", "unavailable".
+        """
         return self._core.lease(list(keys), part, ttl)
 
 

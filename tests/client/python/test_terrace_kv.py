@@ -60,6 +60,18 @@ def test_put_match_get_are_the_same_bytes(daemon: Any) -> None:
         assert ns.match(keys) == 1
 
 
+def test_leases_take_half_of_the_pool_and_then_are_busy(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    ns = client.namespace("n")
+    payload = bytes(client.chunk_bytes_max)  # with its header 1 MiB of the pool's 64
+    keys = [f"{n}".encode() for n in range(34)]
+    assert ns.put([(key, payload) for key in keys]) == ["ok"] * 34
+    assert ns.lease(keys, 60.0) == ["ok"] * 32 + ["busy"] * 2
+    assert ns.lease([keys[0]], 120.0) == ["ok"]  # takes nothing more
+    assert ns.remove([keys[1]]) == ["ok"]
+    assert ns.lease([*keys[32:], b"absent"], 60.0) == ["ok", "busy", "not found"]
+
+
 def test_another_client_reads_what_one_put(daemon: Any) -> None:
     first, second = terrace_kv.Client(daemon.socket), terrace_kv.Client(daemon.socket)
     assert first.namespace("n").put([(b"k", b"payload" * 1000)]) == ["ok"]
