@@ -26,6 +26,7 @@ const char* StateName(KeyState state) {
 
 json::object ToJson(const ListedChunk& chunk) {
   return {{"key", FormatKey(chunk.key)},
+          {"hashed", chunk.key.length == shm::kKeyLengthHashed},
           {"part", chunk.key.part},
           {"namespace", chunk.namespace_label},
           {"bytes", chunk.payload_bytes},
@@ -198,7 +199,7 @@ int RunList(const CliOptions& options, const std::string& label, uint32_t limit)
       if (options.json) {
         out.push_back(ToJson(chunk));
       } else {
-        std::printf("%-64s %10s  %s\n", FormatKey(chunk.key).c_str(),
+        std::printf("%-71s %10s  %s\n", FormatKey(chunk.key).c_str(),
                     HumanBytes(chunk.payload_bytes).c_str(),
                     Printable(chunk.namespace_label).c_str());
       }

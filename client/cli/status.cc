@@ -59,11 +59,11 @@ void PrintTier(const json::object& tier) {
   const json::object& segments = tier.at("segments").as_object();
   std::printf(
       "        %lu segments of %s on %s pages: %lu free, %lu open, %lu sealed, "
-      "%lu draining, %lu stranded\n",
+      "%lu draining, %lu stranded; %lu pinned\n",
       Number(segments, "total"), HumanBytes(Number(tier, "segment_bytes")).c_str(),
       HumanBytes(Number(tier, "page_bytes")).c_str(), Number(segments, "free"),
       Number(segments, "open"), Number(segments, "sealed"), Number(segments, "draining"),
-      Number(segments, "stranded"));
+      Number(segments, "stranded"), Number(segments, "pinned"));
 }
 
 void PrintNvme(const json::object& tier) {
@@ -122,11 +122,13 @@ void Print(const json::object& status) {
   }
   for (const json::value& value : status.at("sessions").as_array()) {
     const json::object& session = value.as_object();
-    std::printf("session %lu: %s, pid %lu%s: %lu requests, %lu pins, %lu claims, %s stranded\n",
-                Number(session, "id"), Text(session, "name").c_str(), Number(session, "pid"),
-                session.at("closed").as_bool() ? ", disconnected" : "", Number(session, "requests"),
-                Number(session, "pins"), Number(session, "claims"),
-                HumanBytes(Number(session, "stranded_bytes")).c_str());
+    std::printf(
+        "session %lu: %s, pid %lu%s: %lu requests, %lu pins on %lu segments, "
+        "%lu claims, %s stranded\n",
+        Number(session, "id"), Text(session, "name").c_str(), Number(session, "pid"),
+        session.at("closed").as_bool() ? ", disconnected" : "", Number(session, "requests"),
+        Number(session, "pins"), Number(session, "pinned_segments"), Number(session, "claims"),
+        HumanBytes(Number(session, "stranded_bytes")).c_str());
   }
   for (const json::value& warning : status.at("warnings").as_array()) {
     std::printf("warning: %s\n", Printable(std::string_view(warning.as_string())).c_str());

@@ -206,6 +206,9 @@ class Namespace {
                                      int64_t timeout_ns = 30'000'000'000);
 
   std::vector<StatusCode> Remove(std::span<const shm::ChunkKey> keys);
+  // Keeps ready chunks for `ttl_ns`, whatever becomes of this process; extends, never shortens.
+  // kNotFound unless ready.  kBusy: leased chunks of all clients may take half of the tenant's pool
+  // (each its payload rounded up to 4 KiB, and 4 KiB); this one would take more, and is not leased.
   std::vector<StatusCode> Lease(std::span<const shm::ChunkKey> keys, int64_t ttl_ns);
 
   const NamespaceIdentity& identity() const;

@@ -12,9 +12,9 @@ namespace {
 namespace json = boost::json;
 
 json::object SegmentsJson(const SegmentCounts& counts) {
-  return {{"total", counts.total},    {"free", counts.free},         {"open", counts.open},
-          {"sealed", counts.sealed},  {"draining", counts.draining}, {"stranded", counts.stranded},
-          {"missing", counts.missing}};
+  return {{"total", counts.total},   {"free", counts.free},         {"open", counts.open},
+          {"sealed", counts.sealed}, {"draining", counts.draining}, {"stranded", counts.stranded},
+          {"pinned", counts.pinned}, {"missing", counts.missing}};
 }
 
 json::object TierJson(const ChunkStoreStats& stats) {
@@ -84,6 +84,7 @@ json::object CountersJson(const ChunkStoreStats& stats) {
           {"put_bytes", stats.put_bytes},
           {"exists", stats.exists},
           {"busy", stats.busy},
+          {"full", stats.full},
           {"gets", stats.gets},
           {"get_misses", stats.get_misses},
           {"touches", stats.touches},
@@ -158,6 +159,7 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
                                     {"closed", session.closed},
                                     {"requests", session.requests},
                                     {"pins", session.pins},
+                                    {"pinned_segments", session.pinned_segments},
                                     {"claims", session.claims},
                                     {"stranded_bytes", session.stranded_bytes},
                                     {"touches_dropped", session.touches_dropped}});

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <map>
 #include <thread>
+#include <tuple>
 
 #include "daemon/session/nvme_life.h"
 #include "daemon/session/ring_session.h"
@@ -32,7 +33,17 @@ constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
 constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
 // Sessions with those whose process is dead, as a multiple of the living that there may be.
 constexpr uint32_t kDeadSessionsShare = 2;
+// Between lines of the log that say who pins a full pool, and between looks whether pins fill it.
+constexpr int64_t kPinWarningNs = 60 * kNsPerSecond;
+constexpr int64_t kPinLookNs = kNsPerSecond;
 constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
+
+// One line of the log, whatever a client calls itself.
+std::string OneLine(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  return text;
+}
 
 }  // namespace
 
@@ -47,6 +58,8 @@ class Shard::Impl {
     uint64_t settled_seen = 0;
     int64_t next_tick_ns = 0;
     int64_t ticked_ns = 0;
+    uint64_t full_seen = 0;
+    int64_t pin_look_ns = 0;  // when it may be looked at who pins it again
   };
 
   struct Session {
@@ -81,6 +94,7 @@ class Shard::Impl {
   void WantTick(int64_t now_ns);
   void ServeWaits(int64_t now_ns);
   void ServeTime(int64_t now_ns);
+  void WarnOfPins(const std::string& name, Tenant& tenant, int64_t now_ns);
   void Sleep();
   int64_t NextWake() const;
   void WatchDoorbell(SessionId id);
@@ -248,6 +262,7 @@ void Shard::Impl::ServeTime(int64_t now_ns) {
     if (tenant.next_tick_ns == 0 || tenant.next_tick_ns > now_ns) continue;
     tenant.ticked_ns = now_ns;
     tenant.next_tick_ns = tenant.store->Tick(now_ns);
+    WarnOfPins(name, tenant, now_ns);
     for (auto session = sessions_.begin(); session != sessions_.end();) {
       Session& at = *session->second;
       if (at.rings != nullptr && at.store == tenant.store.get()) at.rings->PublishState();
@@ -255,6 +270,31 @@ void Shard::Impl::ServeTime(int64_t now_ns) {
       session = gone ? sessions_.erase(session) : std::next(session);
     }
   }
+}
+
+// Says who holds the room that puts do not find, when at least half of the segments are pinned.
+void Shard::Impl::WarnOfPins(const std::string& name, Tenant& tenant, int64_t now_ns) {
+  const uint64_t full = tenant.store->full_count();
+  if (full == tenant.full_seen || now_ns < tenant.pin_look_ns) return;
+  tenant.full_seen = full;
+  tenant.pin_look_ns = now_ns + kPinLookNs;
+  const SegmentCounts segments = tenant.store->stats().segments;
+  if (segments.pinned * 2 < segments.total) return;
+  SessionId holder = 0;
+  uint32_t most = 0;
+  for (const auto& [id, session] : sessions_) {
+    if (session->store != tenant.store.get()) continue;
+    const uint32_t pinned = tenant.store->UseOf(id).pinned_segments;
+    if (pinned > most) std::tie(holder, most) = std::pair(id, pinned);
+  }
+  if (most == 0) return;  // only the daemon itself pins, for calls with the bytes in the message
+  tenant.pin_look_ns = now_ns + kPinWarningNs;
+  const SessionRequest& by = sessions_.at(holder)->request;
+  LogWarning("tenant '" + name + "' has no room for puts: " + std::to_string(segments.pinned) +
+             " of " + std::to_string(segments.total) + " segments are pinned; most, " +
+             std::to_string(most) + ", by session " + std::to_string(holder) + " of pid " +
+             std::to_string(by.pid) + " (" + OneLine(by.client_name) +
+             "): let it release pins, or raise `dram`");
 }
 
 int64_t Shard::Impl::NextWake() const {
@@ -474,6 +514,7 @@ std::vector<SessionSummary> Shard::sessions() const {
       const SessionUse use = session->store->UseOf(id);
       summary.pins = use.pins;
       summary.claims = use.claims;
+      summary.pinned_segments = use.pinned_segments;
       summary.stranded_bytes = use.stranded_bytes;
     }
     all.push_back(std::move(summary));

@@ -6,7 +6,8 @@
 // While there is work it polls the rings (up to 50 us past the last entry), then it tells the
 // clients that it sleeps and waits for doorbells, deaths and its timer.  It never waits for a
 // client, never writes a descriptor whose flags a client shares, and trusts no word that a client
-// can write.
+// can write.  When a tenant's puts find no room because of pins, its log names the session that
+// pins most segments, at most once a minute.
 //
 // Threads: Start, Stop and Post from any thread; the rest on the shard's thread, by Post.
 
@@ -57,7 +58,7 @@ struct SessionSummary {
   int pid = 0;
   bool closed = false;  // its connection is gone, its process alive
   uint64_t requests = 0, touches_dropped = 0;
-  uint32_t pins = 0, claims = 0;
+  uint32_t pins = 0, claims = 0, pinned_segments = 0;
   uint64_t stranded_bytes = 0;
 };
 

@@ -70,6 +70,7 @@ struct SessionOptions {
 
 struct SessionUse {
   uint32_t pins = 0, claims = 0;
+  uint32_t pinned_segments = 0;  // stranded ones included
   uint64_t stranded_bytes = 0;
 };
 
@@ -113,6 +114,7 @@ struct Sought {
 
 struct SegmentCounts {
   uint32_t total = 0, free = 0, open = 0, sealed = 0, draining = 0, stranded = 0, missing = 0;
+  uint32_t pinned = 0;  // of the total, whatever their state
   uint64_t populated_bytes = 0;
 };
 
@@ -130,6 +132,7 @@ struct ChunkStoreStats {
   uint64_t puts = 0, put_bytes = 0, exists = 0, busy = 0, gets = 0, get_misses = 0, touches = 0;
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, removed = 0;
   uint64_t claims_ended = 0, stale_commits = 0, corrupt_commits = 0, corrupt_moves = 0;
+  uint64_t full = 0;  // searches for room that found none
   uint64_t reclaims = 0, fresh_memfds = 0, leased_keys = 0;
   uint64_t stranded_bytes = 0;
   SegmentCounts segments;
@@ -231,6 +234,8 @@ class ChunkStore {
   // Grows whenever a key that was being filled, loaded or persisted became what is waited for or
   // absent, or the namespaces were stored: who waits looks again.
   uint64_t settled_count() const { return settled_; }
+  // Grows whenever a search for room found none; at most once a millisecond.
+  uint64_t full_count() const { return counts_.full; }
 
   // -- Keys ----------------------------------------------------------------------------------
   StatusCode Remove(uint32_t namespace_id, const shm::ChunkKey& key);

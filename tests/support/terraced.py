@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import subprocess
 import time
 
@@ -19,12 +20,17 @@ class Terraced:
         self.start()
 
     def start(self) -> None:
-        """Starts the process and waits until its socket is there."""
+        """Starts the process and waits until it answers on its socket."""
         self.process = subprocess.Popen([BIN / "terraced", "--socket", self.socket, *self.sizes])
         deadline = time.monotonic() + 20
-        while not pathlib.Path(self.socket).exists():
+        while not self._answers():
             assert self.process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        # The file is there a moment before anybody listens.
+        with socket.socket(socket.AF_UNIX) as end:
+            return end.connect_ex(self.socket) == 0
 
     def kill(self) -> None:
         """Ends the process as a crash would; its socket file stays."""
