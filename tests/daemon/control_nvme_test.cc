@@ -12,6 +12,7 @@ namespace {
 
 using testing::Each;
 using testing::HasSubstr;
+using testing::Not;
 
 class ControlNvmeTest : public ControlServerTest {
  protected:
@@ -34,6 +35,10 @@ class ControlNvmeTest : public ControlServerTest {
     client_ = Connect();
     session_.emplace(Open(*client_, 0));
     id_ = Register(*session_);
+  }
+
+  std::string Status() {
+    return client_->terrace.statusRequest().send().wait(io_.waitScope).getJson().cStr();
   }
 
   // Many times what memory holds; then those that are in memory no more.
@@ -104,7 +109,7 @@ class ControlNvmeTest : public ControlServerTest {
 
 TEST_F(ControlNvmeTest, WhatIsStillLoadingAtTheDeadlineIsDeadline) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   device_->hold_reads = true;
   EXPECT_THAT(Codes(Get(Out(0, 2), 50)), Each(rpc::Code::DEADLINE));
   EXPECT_THAT(Codes(Prefetch(Out(0, 2), 50)), Each(rpc::Code::DEADLINE));
@@ -114,7 +119,7 @@ TEST_F(ControlNvmeTest, WhatIsStillLoadingAtTheDeadlineIsDeadline) {
 
 TEST_F(ControlNvmeTest, ADeviceThatPausesIsAnIoError) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   device_->fail_reads = true;
   for (int i = 0; i < 8; ++i) {
     EXPECT_THAT(Codes(Get(Out(i, 1))), Each(rpc::Code::NOT_FOUND));  // it cannot be read: it went
@@ -125,7 +130,7 @@ TEST_F(ControlNvmeTest, ADeviceThatPausesIsAnIoError) {
 
 TEST_F(ControlNvmeTest, WithoutRoomItIsBusy) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   On<bool>([&] {
     const SessionId writer = shard_->OpenTrustedSession("default", &writers_pin_, 1);
     for (uint32_t n = 2000;; ++n) {  // claims hold all of the pool
@@ -142,7 +147,7 @@ TEST_F(ControlNvmeTest, WithoutRoomItIsBusy) {
 
 TEST_F(ControlNvmeTest, TooMuchForAMessageIsRefusedBeforeItIsLoaded) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   std::vector<uint32_t> all;
   for (uint32_t n = 0; n < kChunks; ++n) all.push_back(n);
   EXPECT_THAT(Refusal(Get(all)), HasSubstr("at most 32 MiB"));
@@ -151,7 +156,7 @@ TEST_F(ControlNvmeTest, TooMuchForAMessageIsRefusedBeforeItIsLoaded) {
 
 TEST_F(ControlNvmeTest, KeysThatDriveEachOtherOutAreLoadedOnce) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   const std::vector<rpc::Code> got = Codes(Get(Out(0, 20)));
   EXPECT_LE(device_->reads, 20u);
   EXPECT_GT(std::count(got.begin(), got.end(), rpc::Code::OK), 0);
@@ -162,7 +167,7 @@ TEST_F(ControlNvmeTest, KeysThatDriveEachOtherOutAreLoadedOnce) {
 
 TEST_F(ControlNvmeTest, APrefetchThatWasCancelledLoadsNoMore) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   device_->hold_reads = true;
   {
     auto prefetch = Prefetch(Out(0, 12));
@@ -181,7 +186,7 @@ TEST_F(ControlNvmeTest, APrefetchThatWasCancelledLoadsNoMore) {
 
 TEST_F(ControlNvmeTest, AKeyCountsOnceHoweverOftenItIsLookedAt) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   EXPECT_THAT(Codes(Prefetch(Out(0, 2))), Each(rpc::Code::OK));
   const uint64_t gets = Stats().gets;
   device_->hold_reads = true;
@@ -198,7 +203,7 @@ TEST_F(ControlNvmeTest, AKeyCountsOnceHoweverOftenItIsLookedAt) {
 
 TEST_F(ControlNvmeTest, KeysThatAConnectionWaitsForAreBounded) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   device_->hold_reads = true;
   const std::vector<uint32_t> keys(256, out_[0]);
   using Waiting = decltype(Prefetch(keys));
@@ -212,7 +217,7 @@ TEST_F(ControlNvmeTest, KeysThatAConnectionWaitsForAreBounded) {
 
 TEST_F(ControlNvmeTest, AWaitThatExpiredStartsNoLoad) {
   ServeNvme();
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   device_->hold_reads = true;
   auto first = Prefetch(Out(0, 4));
   ASSERT_TRUE(Soon([&] {
@@ -234,6 +239,88 @@ TEST_F(ControlNvmeTest, AWaitThatExpiredStartsNoLoad) {
   EXPECT_THAT(Codes(last), Each(rpc::Code::DEADLINE));
   EXPECT_THAT(Codes(first), Each(rpc::Code::OK));
   EXPECT_EQ(device_->reads, 4u);
+}
+
+TEST_F(ControlNvmeTest, AnEpochThatCannotBeStoredInTimeHasBegunAllTheSame) {
+  ServeNvme();
+  rpc::Admin::Client admin = client_->terrace.adminRequest().send().wait(io_.waitScope).getAdmin();
+  const auto bump = [&] {
+    auto request = admin.bumpEpochRequest();
+    request.setLabel("n");
+    return request.send().wait(io_.waitScope);
+  };
+  device_->hold_writes = true;
+  const int64_t begun_ns = MonotonicNs();
+  auto late = bump();
+  EXPECT_LT(MonotonicNs() - begun_ns, 5 * kNsPerSecond);  // a client gives up then
+  EXPECT_EQ(late.getStatus().getCode(), rpc::Code::OK);
+  EXPECT_NE(late.getInfo().getId(), id_);
+  EXPECT_EQ(late.getStored().getCode(), rpc::Code::BUSY);
+
+  device_->hold_writes = false;
+  auto stored = bump();
+  EXPECT_EQ(stored.getStatus().getCode(), rpc::Code::OK);
+  EXPECT_EQ(stored.getStored().getCode(), rpc::Code::OK);
+
+  device_->fail_writes = true;
+  auto failed = bump();
+  EXPECT_EQ(failed.getStatus().getCode(), rpc::Code::OK);
+  EXPECT_EQ(failed.getInfo().getEpoch(), stored.getInfo().getEpoch() + 1);
+  EXPECT_EQ(failed.getStored().getCode(), rpc::Code::IO_ERROR);
+}
+
+TEST_F(ControlNvmeTest, StatusWarnsOfReadsThatPause) {
+  ServeNvme();
+  ASSERT_NO_FATAL_FAILURE(Fill());
+  EXPECT_THAT(Status(), HasSubstr("\"writable\":true"));
+  EXPECT_THAT(Status(), Not(HasSubstr("pauses its reads")));
+  device_->fail_reads = true;
+  for (int i = 0; i < 8; ++i) Codes(Get(Out(i, 1)));
+  EXPECT_THAT(Status(), HasSubstr("\"warnings\":[\"it pauses its reads after errors"));
+  EXPECT_THAT(Status(), HasSubstr("the NVMe tier of tenant 'default' pauses its reads"));
+}
+
+TEST_F(ControlNvmeTest, StatusWarnsOfNamespacesThatAreNotStored) {
+  ServeNvme();
+  ASSERT_NO_FATAL_FAILURE(Fill());
+  device_->fail_writes = true;
+  auto request = session_->registerNamespaceRequest();
+  request.initSpec().setLabel("another");
+  request.send().wait(io_.waitScope);
+  EXPECT_TRUE(Soon([&] {
+    return Status().find("it does not know the latest namespaces and epochs: ") !=
+           std::string::npos;
+  }));
+}
+
+TEST_F(ControlNvmeTest, ATierThatIsReadOnlyServesAndSaysSo) {
+  ServeNvme();
+  ASSERT_NO_FATAL_FAILURE(Fill());
+  session_.reset();
+  client_.reset();
+  server_->Stop();
+  shard_->Stop();
+  ServeNvme(false);
+  EXPECT_THAT(Codes(Get(Out(0, 1))), Each(rpc::Code::OK));
+  EXPECT_THAT(Status(), HasSubstr("\"writable\":false"));
+  EXPECT_THAT(Status(), HasSubstr("the NVMe tier of tenant 'default' is read-only"));
+}
+
+TEST_F(ControlNvmeTest, AChunkIsDescribedByWhereItLies) {
+  ServeNvme();
+  ASSERT_NO_FATAL_FAILURE(Fill());
+  rpc::Admin::Client admin = client_->terrace.adminRequest().send().wait(io_.waitScope).getAdmin();
+  const auto describe = [&](uint32_t n) {
+    auto request = admin.describeRequest();
+    request.setLabel("n");
+    SetKey(request.initKey(), n);
+    return request.send().wait(io_.waitScope);
+  };
+  const auto first = describe(out_[0]), second = describe(out_[1]);
+  EXPECT_STREQ(first.getInfo().getTier().cStr(), "nvme");
+  EXPECT_GT(first.getInfo().getLogOffset(), 0u);
+  EXPECT_TRUE(first.getInfo().getLogSegment() != second.getInfo().getLogSegment() ||
+              first.getInfo().getLogOffset() != second.getInfo().getLogOffset());
 }
 
 }  // namespace
