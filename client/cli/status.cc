@@ -70,7 +70,10 @@ void PrintNvme(const json::object& tier) {
   std::printf("  %-5s [%s] %s of %s live, %lu chunks\n", "nvme", Bar(tier).c_str(),
               HumanBytes(Number(tier, "live_bytes")).c_str(),
               HumanBytes(Number(tier, "bytes")).c_str(), Number(tier, "chunks"));
-  std::printf("        %s, %s; %lu wait to be written, %lu are read\n", Text(tier, "state").c_str(),
+  const json::value* writable = tier.if_contains("writable");
+  const bool read_only = writable != nullptr && writable->is_bool() && !writable->as_bool();
+  std::printf("        %s%s, %s; %lu wait to be written, %lu are read\n",
+              Text(tier, "state").c_str(), read_only ? ", read-only" : "",
               Text(tier, "device").c_str(), Number(tier, "demote_queue") + Number(tier, "demoting"),
               Number(tier, "loading"));
   const json::object& segments = tier.at("segments").as_object();
@@ -83,6 +86,11 @@ void PrintNvme(const json::object& tier) {
       Number(tier, "demoted"), HumanBytes(Number(tier, "demoted_bytes")).c_str(),
       Number(tier, "loads"), HumanBytes(Number(tier, "load_bytes")).c_str(),
       Number(tier, "evicted"), Number(tier, "moved"), Number(tier, "corrupt"));
+  std::printf(
+      "        found at start %lu, of no use then %lu; not written: declined %lu, failed %lu; "
+      "reads failed %lu\n",
+      Number(tier, "recovered"), Number(tier, "refused"), Number(tier, "demote_declined"),
+      Number(tier, "demote_failed"), Number(tier, "load_failed"));
 }
 
 void PrintTenant(const json::object& tenant) {

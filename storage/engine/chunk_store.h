@@ -147,7 +147,8 @@ struct ChunkInfo {
   shm::SlotState state = shm::SlotState::kAbsent;
   shm::SlotTier tier = shm::SlotTier::kDram;  // the nearest that holds it
   bool durable = false;                       // on NVMe: it survives kill -9 and loss of power
-  shm::Location location;                     // in DRAM
+  shm::Location location;                     // in DRAM; no meaning with another tier
+  LogPlace nvme;                              // sequence 0: not there
   double worth = 0;                           // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none

@@ -14,9 +14,13 @@ BIN = pathlib.Path(os.environ["TERRACE_BIN"])
 class Terraced:
     """Runs on a socket in ``folder``."""
 
-    def __init__(self, folder: pathlib.Path, dram: str = "64MiB", segment: str = "2MiB") -> None:
+    def __init__(
+        self, folder: pathlib.Path, dram: str = "64MiB", segment: str = "2MiB", nvme: str = ""
+    ) -> None:
         self.socket = str(folder / "t.sock")
         self.sizes = ["--dram", dram, "--segment", segment]
+        if nvme:  # its size; the log lies beside the socket
+            self.sizes += ["--nvme", f"{folder}/", "--nvme-bytes", nvme]
         self.start()
 
     def start(self) -> None:

@@ -438,3 +438,28 @@ def test_it_lives_beside_another_capnp(daemon: Any, modules: list[str]) -> None:
 def test_status_names_the_session(daemon: Any) -> None:
     client = terrace_kv.Client(daemon.socket, name="my engine")
     assert "my engine" in [session["name"] for session in client.status()["sessions"]]
+
+
+def test_what_left_memory_is_on_nvme_until_a_get_brings_it_back(tmp_path: pathlib.Path) -> None:
+    daemon = Terraced(tmp_path, dram="16MiB", nvme="256MiB")
+    try:
+        ns = terrace_kv.Client(daemon.socket).namespace("n")
+        chunks = random_chunks(60, 900_000)
+        keys = [key for key, _ in chunks]
+
+        def written() -> bool:
+            (tenant,) = ns._client.status()["tenants"]
+            (tier,) = [tier for tier in tenant["tiers"] if tier["tier"] == "nvme"]
+            return bool(tier["demote_queue"] + tier["demoting"] == 0)
+
+        for at in range(0, len(chunks), 6):  # not faster than the device
+            ns.put(chunks[at : at + 6])
+            wait_until(written)
+        assert ns.match(keys) == len(keys)
+        states = ns.states(keys)
+        out = states.index("nvme")
+        with_bytes = ns.get([keys[out]], timeout=10.0)[0]
+        assert with_bytes is not None and bytes(with_bytes) == chunks[out][1]
+        assert ns.states([keys[out]]) == ["ready"]
+    finally:
+        daemon.kill()
