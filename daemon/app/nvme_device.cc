@@ -60,7 +60,6 @@ Result<std::unique_ptr<BlockDevice>> OpenNvmeDevice(const Config& config, const 
   options.files.capacity_bytes = bytes;
   options.files.stripe_bytes = NvmeSegmentBytes(config, bytes);
   options.files.free_bytes_min = kFreeBytesMin;
-  options.files.cut_surplus = true;
   Result<OpenedDevice> opened = OpenDevice(options, clock);
   if (!opened.ok()) {
     return Status(opened.status().code(),
