@@ -95,8 +95,7 @@ void ChunkStore::GiveUpNvme(const Status& why) {
 }
 
 const Status& ChunkStore::nvme_why_off() const {
-  static const Status kOn;
-  return nvme_ == nullptr ? kOn : nvme_->why_off();
+  return nvme_ == nullptr ? options_.nvme.unavailable : nvme_->why_off();
 }
 
 // ---------------------------------------------------------------------------- namespaces
@@ -128,9 +127,10 @@ void ChunkStore::StoreNamespaces(int64_t now_ns) {
 }
 
 Status ChunkStore::NamespacesStored(uint64_t version) const {
-  if (nvme_ == nullptr || stored_version_ >= version) return Status::Ok();
-  const Status& why =
-      nvme_->state() == NvmeState::kOff ? nvme_->why_off() : store_namespaces_error_;
+  // A device that is away now is read again at some later start.
+  const bool wished = nvme_ != nullptr || !options_.nvme.unavailable.ok();
+  if (!wished || stored_version_ >= version) return Status::Ok();
+  const Status& why = nvme_why_off().ok() ? store_namespaces_error_ : nvme_why_off();
   if (why.ok()) return Status(StatusCode::kBusy, "the namespace table is being written");
   return Status(StatusCode::kIoError,
                 "it holds until the daemon restarts, and is not on NVMe: " + why.ToString());

@@ -134,11 +134,11 @@ Result<LogIdentity> ReadSuperblock(const LogSuperblock& block) {
 }
 
 Status MatchOwner(const LogIdentity& found, const LogIdentity& expected) {
-  if (found.set_id != expected.set_id) {
-    return Differs(StatusCode::kDenied, "set", SetIdName(found.set_id), SetIdName(expected.set_id));
-  }
   if (found.tenant != expected.tenant) {
     return Differs(StatusCode::kDenied, "tenant", found.tenant, expected.tenant);
+  }
+  if (found.set_id != expected.set_id) {
+    return Differs(StatusCode::kDenied, "set", SetIdName(found.set_id), SetIdName(expected.set_id));
   }
   return Status::Ok();
 }
