@@ -77,7 +77,7 @@ std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
 
 }  // namespace
 
-Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
+Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function<bool()>& go_on) {
   if (config.socket.empty()) config.socket = DefaultSocket();
   for (const Status& status :
        {CheckSocketPlace(config.socket), InstallGuard(), FillDram(&config), CheckConfig(config)}) {
@@ -89,6 +89,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   daemon->socket_ = config.socket;
 
   ShardOptions shard;
+  shard.go_on = go_on;
   ControlOptions control{.socket = config.socket,
                          .socket_mode = config.socket_mode,
                          .tenants = {},
@@ -110,6 +111,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
     control.tenants.push_back({name, std::move(uids)});
   };
   const auto add_nvme = [&](uint64_t bytes) -> Status {
+    if (!go_on()) return Status(StatusCode::kCancelled, "the start was broken off");
     ChunkStoreOptions& options = shard.tenants.back();
     NvmeDevice opened = OpenNvmeDevice(config, options.tenant, bytes, daemon->clock_);
     switch (opened.fault) {
@@ -158,11 +160,13 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   return daemon;
 }
 
-Daemon::~Daemon() { Stop(); }
+Daemon::~Daemon() { static_cast<void>(Stop()); }
 
-void Daemon::Stop() {
+bool Daemon::Stop() {
   if (control_ != nullptr) control_->Stop();
-  if (shard_ != nullptr) shard_->Stop();
+  if (shard_ == nullptr) return true;
+  shard_->Stop();
+  return !shard_->hung();
 }
 
 std::string Daemon::Describe() const { return "serving on " + socket_ + ", " + memory_; }
