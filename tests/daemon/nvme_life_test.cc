@@ -90,6 +90,25 @@ TEST_F(NvmeLifeTest, OneBoundHoldsForTheEndsOfAllTenants) {
   EXPECT_TRUE(QuietNvme(tiers_, MonotonicNs()));
 }
 
+// What the device holds is read at some later start: an ended epoch must not pass for stored.
+TEST(NvmeAway, IsNamedInStatusAndKeepsNothing) {
+  ASSERT_TRUE(InstallGuard().ok());
+  ChunkStoreOptions options = Options("a", nullptr);
+  options.nvme.unavailable = Status(StatusCode::kBusy, "locked by another daemon");
+  const Result<std::unique_ptr<ChunkStore>> made = ChunkStore::Create(options);
+  ASSERT_TRUE(made.ok()) << made.status().ToString();
+  ChunkStore& store = **made;
+  EXPECT_TRUE(store.stats().nvme.configured);
+  EXPECT_EQ(store.stats().nvme.state, NvmeState::kOff);
+  EXPECT_EQ(store.stats().nvme.why_off, "busy: locked by another daemon");
+  NamespaceSpec spec;
+  spec.label = "ns";
+  ASSERT_TRUE(store.RegisterNamespace(spec).ok());
+  const Status stored = store.NamespacesStored(store.namespaces_version());
+  EXPECT_EQ(stored.code(), StatusCode::kIoError);
+  EXPECT_NE(stored.message().find("locked by another daemon"), std::string::npos);
+}
+
 // Never answers at all.
 class SilentDevice final : public QueuedDevice {
  public:
