@@ -86,6 +86,9 @@ class Shard::Impl {
   };
 
   Status Prepare();
+  // Of the tenants that have one.
+  std::vector<NvmeLife> NvmeLives();
+  bool QuietDevices();
   void WatchNvme(Tenant& tenant);
   void Run();
   bool ServeNvme(int64_t now_ns);
@@ -110,6 +113,7 @@ class Shard::Impl {
   std::thread thread_;
   std::atomic<bool> stopping_{false};
   bool stopped_ = false;
+  bool hung_ = false;  // written by the shard's thread, read when it has ended
 
   // Owned by the shard's thread.
   std::map<std::string, Tenant, std::less<>> tenants_;
@@ -130,14 +134,31 @@ Status Shard::Impl::Prepare() {
     Result<std::unique_ptr<ChunkStore>> store = ChunkStore::Create(options);
     if (!store.ok()) return store.status();
     tenant.store = *std::move(store);
+  }
+  const std::vector<NvmeLife> lives = NvmeLives();
+  Status started = StartNvme(lives, MonotonicNs() + options_.nvme_start_ns, options_.go_on);
+  if (!started.ok()) return started;
+  for (auto& [name, tenant] : tenants_) {
     if (tenant.device == nullptr) continue;
-    if (Status started = StartNvme(*tenant.device, *tenant.store); !started.ok()) return started;
     UniqueFd event(fcntl(tenant.device->event_fd(), F_DUPFD_CLOEXEC, 0));
     if (!event.valid()) return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
     tenant.device_event = std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());
     WatchNvme(tenant);
   }
   return Status::Ok();
+}
+
+std::vector<NvmeLife> Shard::Impl::NvmeLives() {
+  std::vector<NvmeLife> lives;
+  for (auto& [name, tenant] : tenants_) {
+    if (tenant.device == nullptr || tenant.store == nullptr) continue;
+    lives.push_back({.device = tenant.device.get(), .store = tenant.store.get()});
+  }
+  return lives;
+}
+
+bool Shard::Impl::QuietDevices() {
+  return QuietNvme(NvmeLives(), MonotonicNs() + options_.nvme_quiet_ns);
 }
 
 void Shard::Impl::WatchNvme(Tenant& tenant) {
@@ -384,19 +405,25 @@ void Shard::Impl::Shutdown() {
   settled_waits_.clear();
   descriptor_waits_.clear();
   sessions_.clear();
-  for (auto& [name, tenant] : tenants_) {
-    if (tenant.device != nullptr) DrainNvme(*tenant.device, *tenant.store);
-  }
+  DrainNvme(NvmeLives(), MonotonicNs() + options_.nvme_drain_ns);
+  hung_ = !QuietDevices();
 }
 
 Shard::Shard(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Shard::~Shard() { Stop(); }
+Shard::~Shard() {
+  Stop();
+  // A hung device's memory is in the system's hands, and its end would be waited for.
+  if (impl_->hung_ || !impl_->QuietDevices()) static_cast<void>(impl_.release());
+}
 
 Result<std::unique_ptr<Shard>> Shard::Create(ShardOptions options) {
   auto impl = std::make_unique<Impl>(std::move(options));
   Status prepared = impl->Prepare();
-  if (!prepared.ok()) return prepared;
+  if (!prepared.ok()) {
+    if (!impl->QuietDevices()) static_cast<void>(impl.release());  // as in ~Shard
+    return prepared;
+  }
   return std::unique_ptr<Shard>(new Shard(std::move(impl)));
 }
 
@@ -410,6 +437,8 @@ void Shard::Stop() {
   Post([] {});
   impl_->thread_.join();
 }
+
+bool Shard::hung() const { return impl_->hung_; }
 
 void Shard::Post(std::function<void()> work) { asio::post(impl_->io_, std::move(work)); }
 

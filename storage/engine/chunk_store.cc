@@ -282,6 +282,10 @@ ChunkStoreStats ChunkStore::stats() const {
   stats.index_used = index_->used();
   stats.fresh_memfds = pool_->memfds_made() - pool_->count();
   stats.policy = policy_->name();
+  if (nvme_ == nullptr && !options_.nvme.unavailable.ok()) {
+    stats.nvme.configured = true;
+    stats.nvme.why_off = options_.nvme.unavailable.ToString();
+  }
   if (nvme_ != nullptr) {
     stats.nvme = nvme_->stats();
     if (!store_namespaces_error_.ok()) {

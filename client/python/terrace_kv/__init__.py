@@ -62,17 +62,8 @@ class Namespace:
         self.name = name
 
     def match(self, keys: Sequence[bytes], *, part: int = 0) -> int:
-<<<<<<< HEAD
-        """Counts the leading keys that are ready.  Asks no daemon."""
-        return self._core.match(keys, part)
-
-    def states(self, keys: Sequence[bytes], *, part: int = 0) -> list[str]:
-        """Tells each key's state: "ready", "nvme" (ready, to be fetched), "filling",
-        "absent" or "unavailable"."""
-        return self._core.states(keys, part)
-=======
         """Counts the leading keys that are ready, in memory or on NVMe.  Asks no daemon."""
-        return self._core.match(list(keys), part)
+        return self._core.match(keys, part)
 
     def states(self, keys: Sequence[bytes], *, part: int = 0) -> list[str]:
         """Tells each key's state.  Asks no daemon.
@@ -84,8 +75,7 @@ class Namespace:
             memory: `get` reads it from the device first, `prefetch` brings it near ahead of need),
             "filling" (being written), "absent", or "unavailable" (no daemon).
         """
-        return self._core.states(list(keys), part)
->>>>>>> nvme-b
+        return self._core.states(keys, part)
 
     def get(
         self,
