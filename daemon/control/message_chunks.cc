@@ -416,6 +416,38 @@ kj::Promise<kj::Own<std::vector<StatusCode>>> MessageChunks::Prefetch(
       .attach(kj::mv(end));
 }
 
+kj::Promise<kj::Own<std::vector<StatusCode>>> MessageChunks::Persist(
+    PersistContext context, std::shared_ptr<ConnectionLoad> load) {
+  using Codes = std::vector<StatusCode>;
+  const auto params = context.getParams();
+  auto fetch = BeginFetch(*load, params.getNamespaceId(), params.getKeys());
+  const int64_t deadline_ns = DeadlineNs(params.getDeadlineMs(), 30 * kNsPerSecond);
+  context.releaseParams();
+  context.allowCancellation();
+  auto end = kj::defer(
+      [this, fetch]() { shard_.Post([this, fetch] { shard_.CancelWait(fetch->waiting); }); });
+  return OnShardLater<Codes>(
+             shard_,
+             [this, fetch, deadline_ns](const Reply<Codes>& reply) {
+               const auto look = [this, fetch, reply](bool expired) {
+                 const int64_t now_ns = MonotonicNs();
+                 Codes codes;
+                 bool waits = false;
+                 for (const Fetch::Key& key : fetch->keys) {
+                   StatusCode code = StatusCode::kInvalid;
+                   if (key.key.valid()) code = store_.Persist(fetch->namespace_id, key.key, now_ns);
+                   waits |= code == StatusCode::kBusy;
+                   codes.push_back(code == StatusCode::kBusy ? StatusCode::kDeadline : code);
+                 }
+                 if (waits && !expired) return false;
+                 reply.Fulfill(std::move(codes));
+                 return true;
+               };
+               fetch->waiting = shard_.WaitSettled(tenant_, deadline_ns, look);
+             })
+      .attach(kj::mv(end));
+}
+
 // The caller names an id without its live word.
 bool MessageChunks::IsLive(uint32_t namespace_id) const {
   if (namespace_id == 0) return false;

@@ -32,6 +32,8 @@ class MessageChunks {
   using GetContext = capnp::CallContext<rpc::Session::GetParams, rpc::Session::GetResults>;
   using PrefetchContext =
       capnp::CallContext<rpc::Session::PrefetchParams, rpc::Session::PrefetchResults>;
+  using PersistContext =
+      capnp::CallContext<rpc::Session::PersistParams, rpc::Session::PersistResults>;
   using MatchContext = capnp::CallContext<rpc::Session::MatchParams, rpc::Session::MatchResults>;
 
   // Both throw, naming the limit, when the call or the connection carries too much; answers that
@@ -43,6 +45,9 @@ class MessageChunks {
   // Brings what is on NVMe into DRAM; one code a key, in order.
   kj::Promise<kj::Own<std::vector<StatusCode>>> Prefetch(PrefetchContext context,
                                                          std::shared_ptr<ConnectionLoad> load);
+  // Waits until the chunks are on stable storage; one code a key, in order.
+  kj::Promise<kj::Own<std::vector<StatusCode>>> Persist(PersistContext context,
+                                                        std::shared_ptr<ConnectionLoad> load);
   // Looks at the index itself, as any client does; of an ended namespace id all is absent.
   void Match(MatchContext context);
 

@@ -249,6 +249,10 @@ kj::Promise<void> SessionService::prefetch(PrefetchContext context) {
   return chunks_.Prefetch(context, load_).then(Answer(context));
 }
 
+kj::Promise<void> SessionService::persist(PersistContext context) {
+  return chunks_.Persist(context, load_).then(Answer(context));
+}
+
 kj::Promise<void> SessionService::remove(RemoveContext context) {
   const uint32_t id = context.getParams().getNamespaceId();
   return EachKey(

@@ -27,6 +27,7 @@ class SessionService final : public CountedServer<rpc::Session> {
   kj::Promise<void> match(MatchContext context) override;
   kj::Promise<void> get(GetContext context) override;
   kj::Promise<void> prefetch(PrefetchContext context) override;
+  kj::Promise<void> persist(PersistContext context) override;
   kj::Promise<void> remove(RemoveContext context) override;
   kj::Promise<void> lease(LeaseContext context) override;
 
