@@ -95,13 +95,15 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   if (!lock.ok()) return lock.status();
   std::unique_ptr<Daemon> daemon(new Daemon(*std::move(lock)));
   daemon->socket_ = config.socket;
+  daemon->archive_ = ChunkArchive::Open(CatalogFolderOf(config));
 
   ShardOptions shard;
   ControlOptions control{.socket = config.socket,
                          .socket_mode = config.socket_mode,
                          .tenants = {},
                          .boot_epoch = RandomWord(),
-                         .version = TERRACE_VERSION};
+                         .version = TERRACE_VERSION,
+                         .archive = daemon->archive_.get()};
   uint64_t rest = config.dram_bytes;
   uint64_t nvme_rest = NvmeBytes(config);
   const auto add = [&](const std::string& name, uint64_t bytes, std::vector<uid_t> uids) {
@@ -114,6 +116,10 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
     options.memory.best = config.huge_pages ? PageRung::kHugetlb : PageRung::kSmall;
     options.boot_epoch = control.boot_epoch;
     options.seed = RandomWord();
+    options.wall_ms = WallMs;
+    options.listener = [archive = daemon->archive_.get(), name](const ChunkEvent& event) {
+      archive->Note(name, event);
+    };
     shard.tenants.push_back(std::move(options));
     control.tenants.push_back({name, std::move(uids)});
   };
@@ -163,6 +169,7 @@ Daemon::~Daemon() { Stop(); }
 void Daemon::Stop() {
   if (control_ != nullptr) control_->Stop();
   if (shard_ != nullptr) shard_->Stop();
+  if (archive_ != nullptr) archive_->Close();
 }
 
 std::string Daemon::Describe() const { return "serving on " + socket_ + ", " + memory_; }

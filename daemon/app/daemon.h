@@ -1,6 +1,6 @@
 #pragma once
 
-// A running daemon: shard, control plane and their order of life.
+// A running daemon: archive, shard, control plane and their order of life.
 //
 // Threads: main.
 
@@ -10,6 +10,7 @@
 #include "daemon/app/config.h"
 #include "daemon/app/instance_lock.h"
 #include "daemon/control/control_server.h"
+#include "daemon/history/chunk_archive.h"
 #include "daemon/session/shard.h"
 #include "storage/base/clock.h"
 
@@ -21,7 +22,7 @@ class Daemon {
   static Result<std::unique_ptr<Daemon>> Start(Config config);
   ~Daemon();
 
-  // Ends the connections, then the shard.
+  // Ends the connections, then the shard, then the archive.
   void Stop();
 
   const std::string& socket() const { return socket_; }
@@ -35,6 +36,7 @@ class Daemon {
   const SystemClock clock_;
   std::string socket_;
   std::string memory_;  // of the pool, in words
+  std::unique_ptr<ChunkArchive> archive_;
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<ControlServer> control_;
 };

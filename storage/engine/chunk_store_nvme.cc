@@ -170,10 +170,10 @@ void ChunkStore::ForgetReplica(uint32_t chunk, Departure why) {
 }
 
 // What is being loaded is judged when it is there.
-bool ChunkStore::DropReplica(uint32_t chunk, Departure why) {
+bool ChunkStore::DropReplica(uint32_t chunk, ChunkCause why) {
   const Chunk& at = chunks_.at(chunk);
   if (at.in_dram || at.loading) {
-    ForgetReplica(chunk, why);
+    ForgetReplica(chunk, DepartureOf(why));
     return false;
   }
   DropChunk(chunk, why);
@@ -192,7 +192,7 @@ void ChunkStore::DropQuarantined() {
     std::vector<NvmeTier::Resident> residents = std::move(nvme_->residents(segment));
     nvme_->residents(segment).clear();
     for (const NvmeTier::Resident& resident : residents) {
-      if (Resides(resident, segment)) DropReplica(resident.chunk.chunk, Departure::kRemoved);
+      if (Resides(resident, segment)) DropReplica(resident.chunk.chunk, ChunkCause::kQuarantined);
     }
   }
 }
@@ -212,6 +212,7 @@ void ChunkStore::QueueDemotion(uint32_t chunk) {
   Chunk& at = chunks_.at(chunk);
   if (at.queued || at.demoting || at.on_nvme() || !at.in_dram) return;
   at.queued = nvme_->Queue(chunks_.TicketOf(chunk));
+  at.unwritten = at.queued ? ChunkCause::kNone : ChunkCause::kEvictedQueueFull;
   if (!at.queued) ++nvme_->counts.demote_declined;
 }
 
@@ -281,6 +282,7 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
   }
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
   if (record_bytes > nvme_->log().record_bytes_max()) {
+    chunks_.at(chunk).unwritten = ChunkCause::kEvictedTooLarge;
     ++nvme_->counts.demote_declined;
     return true;
   }
@@ -295,6 +297,7 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
     return false;
   }
   if (!at.urgent && !nvme_->Admits(record_bytes, now_ns)) {
+    chunks_.at(chunk).unwritten = ChunkCause::kEvictedNotAdmitted;
     ++nvme_->counts.demote_declined;
     return true;
   }

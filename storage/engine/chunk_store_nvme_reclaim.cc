@@ -115,7 +115,7 @@ void ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) {
   const Index::Entry entry = index_->Read(at.slot);
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
   if (namespaces_->OfId(entry.namespace_id) == nullptr) {
-    DropChunk(chunk, Departure::kRemoved);  // its sweep is still to come
+    DropChunk(chunk, ChunkCause::kEpochEnded);  // its sweep is still to come
     return;
   }
   const bool leased = at.lease_until_ns > now_ns;
@@ -124,6 +124,7 @@ void ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) {
                     reclaim.carried_bytes + record_bytes <= half;
   if (at.in_dram || at.loading) {
     ForgetReplica(chunk, Departure::kEvicted);
+    chunks_.at(chunk).unwritten = ChunkCause::kEvictedBoth;
     if (!dear && !leased) return;
     reclaim.carried_bytes += record_bytes;
     QueueDemotion(chunk);
@@ -132,7 +133,7 @@ void ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) {
   if (!dear && !leased) {
     ++nvme_->counts.evicted;
     nvme_->counts.evicted_bytes += entry.length;
-    DropChunk(chunk, Departure::kEvicted);
+    DropChunk(chunk, ChunkCause::kEvictedNvme);
     return;
   }
   reclaim.carried_bytes += record_bytes;
@@ -179,7 +180,7 @@ void ChunkStore::CarriedRead(const Status& read) {
   reclaim.carrying = false;
   if (!status.ok() && CarriedIsCurrent()) {
     ++nvme_->counts.load_failed;
-    DropReplica(reclaim.chunk.chunk, Departure::kRemoved);
+    DropReplica(reclaim.chunk.chunk, CauseOfFailedRead(status));
   }
 }
 
@@ -223,7 +224,7 @@ void ChunkStore::AppendCarried(int64_t now_ns) {
   }
   ++nvme_->counts.evicted;
   nvme_->counts.evicted_bytes += reclaim.identity.payload_bytes;
-  DropReplica(reclaim.chunk.chunk, Departure::kEvicted);
+  DropReplica(reclaim.chunk.chunk, ChunkCause::kEvictedNvme);
 }
 
 void ChunkStore::CarriedAppended(const LogPlace& place, const Status& status) {

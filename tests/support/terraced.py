@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import time
+from collections.abc import Sequence
 
 BIN = pathlib.Path(os.environ["TERRACE_BIN"])
 
@@ -13,9 +14,15 @@ BIN = pathlib.Path(os.environ["TERRACE_BIN"])
 class Terraced:
     """Runs on a socket in ``folder``."""
 
-    def __init__(self, folder: pathlib.Path, dram: str = "64MiB", segment: str = "2MiB") -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        dram: str = "64MiB",
+        segment: str = "2MiB",
+        flags: Sequence[str] = (),
+    ) -> None:
         self.socket = str(folder / "t.sock")
-        self.sizes = ["--dram", dram, "--segment", segment]
+        self.sizes = ["--dram", dram, "--segment", segment, *flags]
         self.start()
 
     def start(self) -> None:
