@@ -16,7 +16,7 @@ namespace terrace {
 
 // Stored by the catalog and sent to clients: never renumber.
 enum class ChunkCause : uint8_t {
-  kNone = 0,
+  kNone = 0,              // nothing to tell
   kEvictedDram = 1,       // its room in DRAM was worth more, and there is no NVMe tier to write to
   kRemoved = 2,           // by name
   kCleared = 3,           // with its namespace

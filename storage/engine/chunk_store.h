@@ -423,18 +423,32 @@ class ChunkStore {
   void TakeIntoDram(const Load& load);
 
   // Reclaim on NVMe (chunk_store_nvme_reclaim.cc).
+  struct LogVictim;
+  enum class Leaving : uint8_t { kLeft, kWaits };
   bool NvmeWantsRoom() const;
-  double AppraiseLog(uint32_t segment);
+  LogVictim AppraiseLog(uint32_t segment);
   void ReclaimNvme(int64_t now_ns);
   bool BeginReclaimNvme();
   void EndReclaimNvme(int64_t now_ns);
   void AbandonReclaim(int64_t now_ns);
-  void LeaveLogSegment(uint32_t chunk, int64_t now_ns);
-  void ReadCarried(uint32_t chunk, int64_t now_ns);
-  void CarriedRead(const Status& read);
-  bool CarriedIsCurrent() const;
-  void AppendCarried(int64_t now_ns);
-  void CarriedAppended(const LogPlace& place, const Status& status);
+  Leaving LeaveLogSegment(uint32_t chunk, int64_t now_ns);
+  NvmeTier::Carry* TakeCarry(uint32_t chunk);
+  void ReleaseCarry(NvmeTier::Carry& carry);
+  Leaving CarryFromDram(uint32_t chunk);
+  Leaving CarryFromLog(uint32_t chunk, int64_t now_ns);
+  void CarriedRead(NvmeTier::Carry& carry, const Status& read);
+  bool IsCurrent(const NvmeTier::Carry& carry) const;
+  void AppendCarried(NvmeTier::Carry& carry, int64_t now_ns);
+  void CarriedHasNoRoom(NvmeTier::Carry& carry, int64_t now_ns);
+  void CarriedAppended(NvmeTier::Carry& carry, const LogPlace& place, const Status& status);
+
+  // The scrubber (chunk_store_scrub.cc).
+  int64_t ScrubPauseNs() const;
+  int64_t ScrubWake() const;  // 0: nothing to do before something else happens
+  void ScrubNvme(int64_t now_ns);
+  uint32_t NextToScrub();
+  bool ReadScrubbed(uint32_t chunk, int64_t now_ns);
+  void ScrubbedRead(const Status& read);
 
   // Why chunks are not to be had (chunk_store_explain.cc).
   void Note(const shm::ChunkKey& key, uint32_t namespace_id, uint32_t payload_bytes,

@@ -22,6 +22,7 @@ uint32_t ChunkStore::TagOf(uint32_t namespace_id) {
 
 void ChunkStore::Note(const shm::ChunkKey& key, uint32_t namespace_id, uint32_t payload_bytes,
                       ChunkCause cause) {
+  if (cause == ChunkCause::kNone) return;  // another of the key takes its place
   const ChunkEvent event{.key = key,
                          .label_tag = TagOf(namespace_id),
                          .namespace_id = namespace_id,

@@ -72,11 +72,21 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
   const RecordIdentity& identity = record.identity;
   const uint64_t hash = index_->Hash(identity.key, identity.namespace_id);
   // A chunk longer than this pool takes could never be loaded.
-  const bool wanted = record.stored_bytes == identity.payload_bytes &&
-                      identity.payload_bytes <= chunk_bytes_max_ && identity.key.valid() &&
-                      identity.key.zero_padded() &&
-                      namespaces_->OfId(identity.namespace_id) != nullptr &&
-                      !index_->Find(identity.key, identity.namespace_id, hash).ok();
+  bool wanted = record.stored_bytes == identity.payload_bytes &&
+                identity.payload_bytes <= chunk_bytes_max_ && identity.key.valid() &&
+                identity.key.zero_padded() && namespaces_->OfId(identity.namespace_id) != nullptr;
+  if (wanted) {
+    const Result<SlotId> earlier = index_->Find(identity.key, identity.namespace_id, hash);
+    if (earlier.ok()) {
+      const uint32_t chunk = chunks_.OfSlot(*earlier);
+      wanted = record.append_number > nvme_->recovered_number(chunk);
+      // The key was dropped and put again, or carried over: it is the later one.
+      if (wanted) {
+        DropChunk(chunk, ChunkCause::kNone);
+        --nvme_->counts.recovered;
+      }
+    }
+  }
   Result<SlotId> slot = Status(StatusCode::kNotFound);
   if (wanted) {
     slot = index_->InsertElsewhere(identity.key, identity.namespace_id, hash, shm::SlotTier::kNvme,
@@ -87,7 +97,9 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
     nvme_->log().MarkDead(record.place, record.stored_bytes);
     return;
   }
-  AddReplica(chunks_.Add(*slot), record.place);
+  const uint32_t chunk = chunks_.Add(*slot);
+  AddReplica(chunk, record.place);
+  nvme_->NoteRecovered(chunk, record.append_number);
   namespaces_->Count(identity.namespace_id, 1, identity.payload_bytes);
   ++nvme_->counts.recovered;
 }
@@ -174,6 +186,9 @@ bool ChunkStore::DropReplica(uint32_t chunk, ChunkCause why) {
   const Chunk& at = chunks_.at(chunk);
   if (at.in_dram || at.loading) {
     ForgetReplica(chunk, DepartureOf(why));
+    if (DepartureOf(why) == Departure::kEvicted) {
+      chunks_.at(chunk).unwritten = ChunkCause::kEvictedBoth;
+    }
     return false;
   }
   DropChunk(chunk, why);
@@ -245,6 +260,7 @@ StatusCode ChunkStore::Persist(uint32_t namespace_id, const shm::ChunkKey& key, 
 }
 
 void ChunkStore::Demote(int64_t now_ns) {
+  if (demote_wake_ns_ > now_ns) return;
   uint64_t bytes = 0;
   demote_wake_ns_ = 0;
   while (std::deque<ChunkTicket>* const queue = nvme_->next_queue()) {
@@ -309,7 +325,10 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
   const Status appended = AppendRecord(chunk, now_ns);
   if (appended.ok()) return true;
   nvme_->Refund(record_bytes);
-  if (appended.code() == StatusCode::kBusy || appended.code() == StatusCode::kNoSpace) return false;
+  if (appended.code() == StatusCode::kBusy || appended.code() == StatusCode::kNoSpace) {
+    demote_wake_ns_ = now_ns + kNsPerMs;  // it was hashed for nothing
+    return false;
+  }
   if (appended.code() == StatusCode::kIoError) {  // it pauses after an error
     demote_wake_ns_ = now_ns + kNvmeRetryNs;
     return false;
@@ -412,6 +431,7 @@ bool ChunkStore::PollNvme(int64_t now_ns) {
     DropQuarantined();
     ReclaimNvme(now_ns);
     Demote(now_ns);
+    ScrubNvme(now_ns);
   }
   nvme_->device().Flush();
   return ended;
@@ -425,6 +445,7 @@ int64_t ChunkStore::NvmeWake() const {
   };
   sooner(demote_wake_ns_);
   sooner(nvme_->reclaim().retry_ns);
+  sooner(ScrubWake());
   if (nvme_->state() != NvmeState::kOff && !storing_namespaces_ &&
       namespaces_->version() != stored_version_) {
     sooner(std::max(store_namespaces_ns_, nvme_now_ns_ + 1));
@@ -435,9 +456,10 @@ int64_t ChunkStore::NvmeWake() const {
 bool ChunkStore::DrainNvme(int64_t now_ns) {
   if (nvme_ == nullptr || !nvme_->ready()) return true;
   draining_nvme_ = true;
+  nvme_->reclaim().active = false;  // what it carries is still awaited
   PollNvme(now_ns);
   const bool under_way =
-      nvme_->counts.demoting != 0 || nvme_->reclaim().active || storing_namespaces_;
+      nvme_->counts.demoting != 0 || nvme_->reclaim().carrying() || storing_namespaces_;
   // Nothing goes on while the device cannot be written or has no room.
   const bool stuck = demote_wake_ns_ > now_ns || !DemotionHasRoom();
   if (under_way || (nvme_->queued() != 0 && !stuck)) return false;

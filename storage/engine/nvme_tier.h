@@ -11,6 +11,8 @@
 //
 // Threads: belongs to one shard, as its device does.  Time comes in as a value.
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -35,6 +37,7 @@ struct NvmeOptions {
   uint64_t segment_bytes = 256 * kMiB;
   NvmeAdmission admission = NvmeAdmission::kAlways;
   uint64_t bytes_a_day = 0;     // of kBytesADay: records, headers included
+  int64_t scrub_pass_ns = 0;    // in which all that is sealed is read and checked once; 0: never
   uint64_t sequence_floor = 1;  // SegmentLogOptions
   uint64_t new_log_id = 0;
   LogWriteOptions write;
@@ -60,9 +63,14 @@ struct NvmeStats {
   uint64_t loads = 0, load_bytes = 0, load_failed = 0, load_corrupt = 0;
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, reclaims = 0;
   uint64_t recovered = 0, refused = 0;  // records found at start
-  std::string namespaces_error;         // empty: the table on the device is the one in use
+  uint64_t scrubbed = 0, scrubbed_bytes = 0, scrub_damaged = 0, scrub_passes = 0;
+  std::string namespaces_error;  // empty: the table on the device is the one in use
   SegmentLogStats log;
 };
+
+// Survivors on their way at once: enough that they share a sync.
+inline constexpr size_t kCarriesMax = 16;
+inline constexpr uint64_t kCarryBytesMax = 8 * kMiB;
 
 class NvmeTier {
  public:
@@ -70,21 +78,44 @@ class NvmeTier {
     ChunkTicket chunk;
     uint32_t offset_units = 0;
   };
-  // A reclaim under way; one at a time.
+  // A survivor of reclaim on its way to another segment: read first unless it lies in DRAM.
+  struct Carry {
+    enum class Step : uint8_t { kNone, kReading, kThere, kAppending };
+    Step step = Step::kNone;
+    bool from_dram = false;
+    uint32_t dram_segment = 0;  // held while it is appended from there
+    ChunkTicket chunk;          // from `place`
+    LogPlace place;
+    RecordIdentity identity;
+    AlignedBytes buffer;  // holds it verified; empty when it comes from DRAM
+  };
+  // A reclaim under way; one at a time.  What it carries may outlast it.
   struct Reclaim {
     bool active = false;
-    bool carrying = false;  // a record is being read or written
     uint32_t segment = 0;
-    uint64_t sequence = 0;
     double price = 0;
     size_t next = 0;  // of the residents
     uint64_t carried_bytes = 0;
-    int64_t retry_ns = 0;  // after one that could not be ended
-    ChunkTicket chunk;     // that is carried, from `place`
+    int64_t retry_ns = 0;                    // after one that could not be ended
+    uint32_t failed_segment = UINT32_MAX;    // that one's: another is tried first
+    std::array<Carry, kCarriesMax> carries;  // their buffers: kCarryBytesMax, or one record
+    uint64_t buffer_bytes = 0;
+
+    bool carrying() const {
+      return std::any_of(carries.begin(), carries.end(),
+                         [](const Carry& carry) { return carry.step != Carry::Step::kNone; });
+    }
+  };
+  // The scrubber's place.
+  struct Scrub {
+    bool reading = false;
+    uint32_t segment = 0;
+    size_t next = 0;  // of its residents
+    uint64_t burst_bytes = 0;
+    int64_t due_ns = 0;  // when it may go on; 0: not since the start
+    ChunkTicket chunk;   // that is being read, from `place`
     LogPlace place;
     RecordIdentity identity;
-    bool read = false;       // it lies verified in `buffer`
-    bool appending = false;  // the log has taken it
     AlignedBytes buffer;
   };
   struct Start {
@@ -124,6 +155,10 @@ class NvmeTier {
 
   std::vector<Resident>& residents(uint32_t segment) { return residents_[segment]; }
 
+  // -- While it recovers: the append_number of the record that a chunk was made of ------------
+  void NoteRecovered(uint32_t chunk, uint64_t append_number);
+  uint64_t recovered_number(uint32_t chunk) const { return recovered_numbers_[chunk]; }
+
   // -- Chunks that wait to be written, the first in first --------------------------------------
   // False when too many wait.
   bool Queue(ChunkTicket chunk);
@@ -135,11 +170,14 @@ class NvmeTier {
 
   // Takes `bytes` of what a day may write; false when they are used up.
   bool Admits(uint64_t bytes, int64_t now_ns);
+  // Takes them though they may be used up: what is carried over is written as well.
+  void Charge(uint64_t bytes) { tokens_ -= static_cast<double>(bytes); }
   // They were not written after all.
   void Refund(uint64_t bytes) { tokens_ += static_cast<double>(bytes); }
 
   Reclaim& reclaim() { return reclaim_; }
   const Reclaim& reclaim() const { return reclaim_; }
+  Scrub& scrub() { return scrub_; }
   NvmeStats stats() const;
   NvmeStats counts;  // what the flows count
 
@@ -160,10 +198,12 @@ class NvmeTier {
   Status why_off_;
   Start start_;
   std::vector<std::vector<Resident>> residents_;  // by segment, in the order of their coming
+  std::vector<uint64_t> recovered_numbers_;       // by chunk; empty once it is ready
   std::deque<ChunkTicket> queue_, urgent_;
   int64_t tokens_ns_ = 0;
   double tokens_ = 0;  // bytes that may be written now
   Reclaim reclaim_;
+  Scrub scrub_;
 };
 
 }  // namespace terrace
