@@ -1,5 +1,8 @@
 #include "storage/engine/chunk_history.h"
 
+#include <algorithm>
+
+#include "proto/shm/record_layout.h"
 #include "storage/record/copy_hash.h"
 
 namespace terrace {
@@ -12,8 +15,9 @@ constexpr uint32_t kStepsMax = 1024;
 
 uint32_t LabelTag(std::string_view label) {
   if (label.empty()) return 0;
+  // A longer one is no namespace's, but may be asked for.
   uint64_t hash = 0;
-  HashLeaves(label.data(), label.size(), &hash);
+  HashLeaves(label.data(), std::min<size_t>(label.size(), shm::kLeafBytes), &hash);
   return static_cast<uint32_t>(hash);
 }
 
@@ -80,7 +84,9 @@ bool ChunkHistory::Note(const ChunkEvent& event, uint64_t hash) {
   }
   const std::optional<ChunkEvent> last = refusals_.Find(event.key, event.label_tag, hash);
   if (last && last->cause == event.cause && event.wall_ms - last->wall_ms < kRefusalRepeatMs) {
-    return false;
+    // Unless it was there in between, and left.
+    const std::optional<ChunkEvent> left = departures_.Find(event.key, event.label_tag, hash);
+    if (!left || left->wall_ms < last->wall_ms) return false;
   }
   refusals_.Add(event, hash);
   return true;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 namespace terrace {
 namespace {
 
@@ -36,6 +38,13 @@ TEST(ChunkHistory, AnswersTheNewestOfTheKeyUnderItsLabel) {
   EXPECT_EQ(whole.payload_bytes, 10u);
   EXPECT_EQ(whole.namespace_id, 1u);
   EXPECT_EQ(whole.wall_ms, 2);
+}
+
+TEST(ChunkHistory, TagsAreOfLabelsOfAnyLength) {
+  EXPECT_NE(LabelTag("a"), LabelTag("b"));
+  EXPECT_EQ(LabelTag("a"), LabelTag(std::string("a")));
+  EXPECT_EQ(LabelTag(""), 0u);
+  EXPECT_NE(LabelTag(std::string(1'000'000, 'x')), 0u);
 }
 
 TEST(ChunkHistory, OverwritesTheOldestAndSaysHowFarItGoesBack) {
