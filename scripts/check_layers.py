@@ -57,6 +57,7 @@ ALLOWED: dict[str, list[str]] = {
     "daemon/app": [
         *BYTES,
         "storage/io",
+        "storage/tier",
         "storage/engine",
         "daemon/session",
         "daemon/history",

@@ -49,8 +49,8 @@ struct Config {
 // What files may take when nobody says how much.
 inline constexpr uint64_t kNvmeBytesDefault = 32 * kGiB;
 
-// Where the catalog lies: as configured, else "catalog" in the first folder of `nvme`.  Empty:
-// none.
+// Where the catalog lies: as configured, else "catalog" in the first folder of `nvme` that is there
+// (one that is not mounted must not be made).  Empty: none.
 std::string CatalogFolderOf(const Config& config);
 
 // $XDG_RUNTIME_DIR/terrace/terraced.sock, or /run/terrace/terraced.sock for root or without it.

@@ -3,6 +3,8 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "storage/base/clock.h"
 #include "storage/base/log.h"
@@ -10,50 +12,69 @@
 namespace terrace {
 namespace {
 
-// A device that has not answered by then is broken: what it should have held is missed, not waited
-// for.
-constexpr int64_t kStartNsMax = 60 * kNsPerSecond;
-constexpr int64_t kDrainNsMax = 10 * kNsPerSecond;
 constexpr int64_t kWaitMsMax = 100;
 
-// Until the device has something to say, or the store wants to be called.
-void Await(const BlockDevice& device, const ChunkStore& store) {
-  const int64_t wake_ns = store.NvmeWake();
-  int64_t wait_ms = kWaitMsMax;
-  if (wake_ns != 0) {
-    wait_ms = std::clamp<int64_t>((wake_ns - MonotonicNs()) / kNsPerMs, 0, kWaitMsMax);
+// Until a device has something to say, or a store wants to be called.
+void Await(std::span<const NvmeLife> tiers, int64_t until_ns) {
+  const int64_t now_ns = MonotonicNs();
+  int64_t wait_ns = std::min(until_ns - now_ns, kWaitMsMax * kNsPerMs);
+  std::vector<pollfd> readable;
+  for (const NvmeLife& tier : tiers) {
+    readable.push_back({.fd = tier.device->event_fd(), .events = POLLIN, .revents = 0});
+    const int64_t wake_ns = tier.store->NvmeWake();
+    if (wake_ns != 0) wait_ns = std::min(wait_ns, wake_ns - now_ns);
   }
-  pollfd readable{.fd = device.event_fd(), .events = POLLIN, .revents = 0};
-  static_cast<void>(poll(&readable, 1, static_cast<int>(wait_ms)));  // whatever it says, we look
+  const int64_t wait_ms = std::max<int64_t>(wait_ns, 0) / kNsPerMs;
+  // Whatever it says, we look.
+  static_cast<void>(poll(readable.data(), readable.size(), static_cast<int>(wait_ms)));
 }
 
 }  // namespace
 
-Status StartNvme(const BlockDevice& device, ChunkStore& store) {
-  const int64_t until_ns = MonotonicNs() + kStartNsMax;
+Status StartNvme(std::span<const NvmeLife> tiers, int64_t until_ns,
+                 const std::function<bool()>& go_on) {
   for (;;) {
-    store.PollNvme(MonotonicNs());
-    if (store.NvmeStarted() || MonotonicNs() >= until_ns) break;
-    Await(device, store);
+    bool started = true;
+    for (const NvmeLife& tier : tiers) {
+      tier.store->PollNvme(MonotonicNs());
+      started &= tier.store->NvmeStarted();
+    }
+    if (started || MonotonicNs() >= until_ns) break;
+    if (go_on && !go_on()) return Status(StatusCode::kCancelled, "the start was broken off");
+    Await(tiers, until_ns);
   }
-  store.GiveUpNvme(Status(StatusCode::kDeadline, "the device did not answer for a minute"));
-  const Status& why_off = store.nvme_why_off();
-  if (why_off.code() != StatusCode::kDenied && why_off.code() != StatusCode::kInvalid) {
-    return Status::Ok();
+  for (const NvmeLife& tier : tiers) {
+    tier.store->GiveUpNvme(Status(StatusCode::kDeadline, "the device did not answer in time"));
+    const Status& why_off = tier.store->nvme_why_off();
+    if (why_off.ok()) continue;
+    LogError("nvme of tenant '" + tier.store->options().tenant + "': " + why_off.message() +
+             ": served from memory alone");
   }
-  return Status(why_off.code(), "nvme of tenant '" + store.options().tenant +
-                                    "': " + why_off.message() + ": name another path");
+  return Status::Ok();
 }
 
-void DrainNvme(const BlockDevice& device, ChunkStore& store) {
-  const int64_t until_ns = MonotonicNs() + kDrainNsMax;
-  while (!store.DrainNvme(MonotonicNs())) {
-    if (MonotonicNs() >= until_ns) {
-      return LogWarning("tenant '" + store.options().tenant +
-                        "': not all that waited to be written is on NVMe");
-    }
-    Await(device, store);
+void DrainNvme(std::span<const NvmeLife> tiers, int64_t until_ns) {
+  std::vector<NvmeLife> left(tiers.begin(), tiers.end());
+  for (;;) {
+    std::erase_if(left, [](const NvmeLife& tier) { return tier.store->DrainNvme(MonotonicNs()); });
+    if (left.empty() || MonotonicNs() >= until_ns) break;
+    Await(left, until_ns);
   }
+  for (const NvmeLife& tier : left) {
+    LogWarning("tenant '" + tier.store->options().tenant +
+               "': not all that waited to be written is on NVMe");
+  }
+}
+
+bool QuietNvme(std::span<const NvmeLife> tiers, int64_t until_ns) {
+  bool quiet = true;
+  for (const NvmeLife& tier : tiers) {
+    if (tier.device->DrainUntil(until_ns)) continue;
+    quiet = false;
+    LogError("tenant '" + tier.store->options().tenant +
+             "': its NVMe device does not end what it began: " + tier.device->Describe());
+  }
+  return quiet;
 }
 
 }  // namespace terrace

@@ -76,6 +76,7 @@ struct SessionOptions {
 
 struct SessionUse {
   uint32_t pins = 0, claims = 0;
+  uint32_t pinned_segments = 0;  // stranded ones included
   uint64_t stranded_bytes = 0;
 };
 
@@ -119,6 +120,7 @@ struct Sought {
 
 struct SegmentCounts {
   uint32_t total = 0, free = 0, open = 0, sealed = 0, draining = 0, stranded = 0, missing = 0;
+  uint32_t pinned = 0;  // of the total, whatever their state
   uint64_t populated_bytes = 0;
 };
 
@@ -136,6 +138,7 @@ struct ChunkStoreStats {
   uint64_t puts = 0, put_bytes = 0, exists = 0, busy = 0, gets = 0, get_misses = 0, touches = 0;
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, removed = 0;
   uint64_t claims_ended = 0, stale_commits = 0, corrupt_commits = 0, corrupt_moves = 0;
+  uint64_t full = 0;  // searches for room that found none
   uint64_t reclaims = 0, fresh_memfds = 0, leased_keys = 0;
   uint64_t stranded_bytes = 0;
   SegmentCounts segments;
@@ -150,7 +153,8 @@ struct ChunkInfo {
   shm::SlotState state = shm::SlotState::kAbsent;
   shm::SlotTier tier = shm::SlotTier::kDram;  // the nearest that holds it
   bool durable = false;                       // on NVMe: it survives kill -9 and loss of power
-  shm::Location location;                     // in DRAM
+  shm::Location location;                     // in DRAM; no meaning with another tier
+  LogPlace nvme;                              // sequence 0: not there
   double worth = 0;                           // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none
@@ -264,6 +268,8 @@ class ChunkStore {
   // Grows whenever a key that was being filled, loaded or persisted became what is waited for or
   // absent, or the namespaces were stored: who waits looks again.
   uint64_t settled_count() const { return settled_; }
+  // Grows whenever a search for room found none; at most once a millisecond.
+  uint64_t full_count() const { return counts_.full; }
 
   // -- Keys ----------------------------------------------------------------------------------
   // `why`: kRemoved, or kDamagedForClient by who found the bytes so.

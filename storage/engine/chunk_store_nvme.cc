@@ -113,8 +113,7 @@ void ChunkStore::GiveUpNvme(const Status& why) {
 }
 
 const Status& ChunkStore::nvme_why_off() const {
-  static const Status kOn;
-  return nvme_ == nullptr ? kOn : nvme_->why_off();
+  return nvme_ == nullptr ? options_.nvme.unavailable : nvme_->why_off();
 }
 
 // ---------------------------------------------------------------------------- namespaces
@@ -147,11 +146,14 @@ void ChunkStore::StoreNamespaces(int64_t now_ns) {
 }
 
 Status ChunkStore::NamespacesStored(uint64_t version) const {
-  if (nvme_ == nullptr || stored_version_ >= version) return Status::Ok();
-  const bool off = nvme_->state() == NvmeState::kOff;
-  const Status& why = off ? nvme_->why_off() : store_namespaces_error_;
-  if (why.ok() || (!off && tried_version_ < version))
+  // A device that is away now is read again at some later start.
+  const bool wished = nvme_ != nullptr || !options_.nvme.unavailable.ok();
+  if (!wished || stored_version_ >= version) return Status::Ok();
+  const bool off = !nvme_why_off().ok();
+  const Status& why = off ? nvme_why_off() : store_namespaces_error_;
+  if (why.ok() || (!off && tried_version_ < version)) {
     return Status(StatusCode::kBusy, "the namespace table is being written");
+  }
   return Status(StatusCode::kIoError,
                 "it holds until the daemon restarts, and is not on NVMe: " + why.ToString());
 }

@@ -34,6 +34,8 @@ enum class NvmeAdmission : uint8_t { kAlways, kSecondHit, kBytesADay };
 
 struct NvmeOptions {
   BlockDevice* device = nullptr;  // null: no such tier.  Outlives the store.
+  Status unavailable;             // without a device: not Ok where one is wished, and why it is not
+  std::string note;               // for status, behind the device
   uint64_t segment_bytes = 256 * kMiB;
   NvmeAdmission admission = NvmeAdmission::kAlways;
   uint64_t bytes_a_day = 0;     // of kBytesADay: records, headers included
@@ -45,6 +47,9 @@ struct NvmeOptions {
 
 enum class NvmeState : uint8_t { kOpening, kRecovering, kReady, kOff };
 const char* NvmeStateName(NvmeState state);
+
+// Of a tenant's log: the same for every start of it, and for no other tenant's.
+LogSetId NvmeSetId(const std::string& tenant);
 
 // Chunks that wait to be written; who comes later is left to its luck in DRAM.
 inline constexpr size_t kDemoteQueueMax = 16384;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -19,19 +20,27 @@ class Terraced:
         folder: pathlib.Path,
         dram: str = "64MiB",
         segment: str = "2MiB",
+        nvme: str = "",
         flags: Sequence[str] = (),
     ) -> None:
         self.socket = str(folder / "t.sock")
         self.sizes = ["--dram", dram, "--segment", segment, *flags]
+        if nvme:  # its size; the log lies beside the socket
+            self.sizes += ["--nvme", f"{folder}/", "--nvme-bytes", nvme]
         self.start()
 
     def start(self) -> None:
-        """Starts the process and waits until its socket is there."""
+        """Starts the process and waits until it answers on its socket."""
         self.process = subprocess.Popen([BIN / "terraced", "--socket", self.socket, *self.sizes])
         deadline = time.monotonic() + 20
-        while not pathlib.Path(self.socket).exists():
+        while not self._answers():
             assert self.process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        # The file is there a moment before anybody listens.
+        with socket.socket(socket.AF_UNIX) as end:
+            return end.connect_ex(self.socket) == 0
 
     def kill(self) -> None:
         """Ends the process as a crash would; its socket file stays."""
