@@ -124,6 +124,41 @@ struct ChunkInfo {
   logOffset @12 :UInt64;
 }
 
+# Whether a key is to be had, and why not.
+enum KeyAnswer {
+  ready @0; filling @1; loading @2;
+  gone @3;            # it left, for `cause`
+  refused @4;         # it was not taken, for `cause`
+  otherNamespace @5;  # nothing is known of it here, and it is ready under `otherLabel`
+  neverPut @6;        # as far as the history goes
+}
+
+# Why a chunk left or was refused: numbers of storage/engine/chunk_event.h.
+enum GoneCause {
+  none @0; evictedDram @1; removed @2; cleared @3; epochEnded @4; damagedDram @5; abandoned @6;
+  noRoom @7; evictedNvme @8; evictedUnwritten @9; evictedNotAdmitted @10; evictedQueueFull @11;
+  evictedTooLarge @12; evictedBoth @13; damagedNvme @14; damagedForClient @15; readFailed @16;
+  quarantined @17; headerDiffers @18; aborted @19; indexFull @20; claimsFull @21;
+  noRoomToLoad @22;
+}
+
+# Times are milliseconds since 1970; 0: not known.
+struct Explanation {
+  answer @0 :KeyAnswer;
+  cause @1 :GoneCause;         # of the last event, whatever the answer
+  whenMs @2 :Int64;            # it happened
+  inDram @3 :Bool;
+  onNvme @4 :Bool;
+  payloadBytes @5 :UInt32;
+  putMs @6 :Int64;
+  namespaceKnown @7 :Bool;
+  otherLabel @8 :Text;         # of another namespace in which the key is ready
+  otherField @9 :Text;         # the first field of its identity that differs
+  historySinceMs @10 :Int64;   # events since then are known
+  historyLost @11 :UInt64;     # but for so many, dropped under load
+  daemonStartedMs @12 :Int64;  # what was only in memory before is gone
+}
+
 interface Admin {
   listNamespaces @0 () -> (namespaces :List(NamespaceInfo));
   clearNamespace @1 (label :Text) -> (status :Status, chunks :UInt64);
@@ -132,4 +167,5 @@ interface Admin {
   bumpEpoch @2 (label :Text) -> (status :Status, info :NamespaceInfo, stored :Status);
   list @3 (cursor :UInt64, limit :UInt32) -> (chunks :List(ChunkInfo), cursor :UInt64);
   describe @4 (label :Text, key :Key) -> (status :Status, info :ChunkInfo);
+  explain @5 (label :Text, key :Key) -> (status :Status, explanation :Explanation);
 }

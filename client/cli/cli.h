@@ -50,6 +50,7 @@ int RunStatus(const CliOptions& options, bool watch, double seconds);
 int RunNamespaces(const CliOptions& options);
 int RunList(const CliOptions& options, const std::string& label, uint32_t limit);
 int RunStat(const CliOptions& options, const std::string& label, const std::string& key);
+int RunExplain(const CliOptions& options, const std::string& label, const std::string& key);
 int RunGet(const CliOptions& options, const std::string& label, const std::string& key,
            const std::string& output);
 int RunPut(const CliOptions& options, const std::string& label, const std::string& key,

@@ -45,6 +45,11 @@ void DeclareLooking(CLI::App& app, Arguments& a) {
   stat->add_option("-n,--namespace", a.label, "its namespace")->required();
   stat->callback([&a] { a.exit_code = RunStat(a.options, a.label, a.key); });
 
+  CLI::App* explain = app.add_subcommand("explain", "why a get of a chunk misses");
+  explain->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
+  explain->add_option("-n,--namespace", a.label, "its namespace")->required();
+  explain->callback([&a] { a.exit_code = RunExplain(a.options, a.label, a.key); });
+
   app.add_subcommand("doctor", "check the machine and the daemon, with mends")->callback([&a] {
     a.exit_code = RunDoctor(a.options);
   });

@@ -190,6 +190,19 @@ Result<ListedChunk> Client::Describe(std::string_view label, const shm::ChunkKey
   });
 }
 
+Result<Explanation> Client::Explain(std::string_view label, const shm::ChunkKey& key) {
+  using Reply = capnp::Response<rpc::Admin::ExplainResults>;
+  return impl_->CallAdmin<Explanation>([label = std::string(label), key](rpc::Admin::Client admin) {
+    auto request = admin.explainRequest();
+    request.setLabel(label.c_str());
+    ToRpc(key, request.initKey());
+    return request.send().then([](Reply&& reply) -> Delivery<Explanation> {
+      if (reply.getStatus().getCode() != rpc::Code::OK) return FromRpc(reply.getStatus());
+      return FromRpc(reply.getExplanation());
+    });
+  });
+}
+
 Result<uint64_t> Client::ClearNamespace(std::string_view label) {
   using Reply = capnp::Response<rpc::Admin::ClearNamespaceResults>;
   return impl_->CallAdmin<uint64_t>([label = std::string(label)](rpc::Admin::Client admin) {

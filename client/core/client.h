@@ -243,6 +243,68 @@ struct ListedNamespace {
   uint64_t epoch = 0, chunk_count = 0, chunk_bytes = 0;
 };
 
+// Whether a key is to be had, and why not.
+enum class KeyAnswer : uint8_t {
+  kReady,
+  kFilling,         // a put is under way
+  kLoading,         // it is being read from NVMe
+  kGone,            // it left, for `cause`
+  kRefused,         // it was not taken, for `cause`
+  kOtherNamespace,  // nothing is known of it here, and it is ready under `other_label`
+  kNeverPut,        // as far as the history goes
+};
+
+// Why a chunk left or was refused; each in words in client/core/explanation.cc.
+enum class GoneCause : uint8_t {
+  kNone,
+  kEvictedDram,
+  kRemoved,
+  kCleared,
+  kEpochEnded,
+  kDamagedDram,
+  kAbandoned,
+  kNoRoom,
+  kEvictedNvme,
+  kEvictedUnwritten,
+  kEvictedNotAdmitted,
+  kEvictedQueueFull,
+  kEvictedTooLarge,
+  kEvictedBoth,
+  kDamagedNvme,
+  kDamagedForClient,
+  kReadFailed,
+  kQuarantined,
+  kHeaderDiffers,
+  kAborted,
+  kIndexFull,
+  kClaimsFull,
+  kNoRoomToLoad,
+  kUnknown,  // of a later daemon
+};
+
+// "never put", "evicted dram", ...
+std::string_view Name(KeyAnswer answer);
+std::string_view Name(GoneCause cause);
+
+// Times are milliseconds since 1970; 0: not known.
+struct Explanation {
+  KeyAnswer answer = KeyAnswer::kNeverPut;
+  GoneCause cause = GoneCause::kNone;  // of the last event, whatever the answer
+  int64_t when_ms = 0;                 // it happened
+  bool in_dram = false, on_nvme = false;
+  uint32_t payload_bytes = 0;
+  int64_t put_ms = 0;
+  bool namespace_known = false;
+  std::string other_label;       // of another namespace in which the key is ready
+  std::string other_field;       // the first field of its identity that differs
+  int64_t history_since_ms = 0;  // events since then are known
+  uint64_t history_lost = 0;     // but for so many, dropped under load
+  int64_t daemon_started_ms = 0;
+
+  // One or more sentences: what happened to `key` of the namespace, and the mend.
+  std::string Text(const std::string& key, const std::string& label) const;
+};
+
 // An epoch that has begun: all that the namespace held is a miss.
 struct EpochBump {
   uint64_t epoch = 0;
@@ -275,6 +337,8 @@ class Client {
   Result<std::vector<ListedNamespace>> Namespaces();
   Result<std::vector<ListedChunk>> List(uint64_t* cursor, uint32_t limit);
   Result<ListedChunk> Describe(std::string_view label, const shm::ChunkKey& key);
+  // Why a get misses; also for a label that is not registered.
+  Result<Explanation> Explain(std::string_view label, const shm::ChunkKey& key);
   Result<uint64_t> ClearNamespace(std::string_view label);
   Result<EpochBump> BumpEpoch(std::string_view label);
 

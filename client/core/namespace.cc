@@ -52,7 +52,7 @@ class GetBatch {
     const Session::Use use(session_);
     if (!use.ok()) return std::move(results_);
     session_.touches().PushReversed(touches_);
-    session_.Remove(damaged_, at_.ref.id);
+    session_.RemoveDamaged(damaged_, at_.ref.id);
     return std::move(results_);
   }
 

@@ -108,4 +108,31 @@ ListedChunk FromRpc(rpc::ChunkInfo::Reader info) {
                      .log_offset = info.getLogOffset()};
 }
 
+// The schema lists both in the order of ours.
+static_assert(static_cast<int>(rpc::KeyAnswer::NEVER_PUT) ==
+              static_cast<int>(KeyAnswer::kNeverPut));
+static_assert(static_cast<int>(rpc::GoneCause::NO_ROOM_TO_LOAD) ==
+              static_cast<int>(GoneCause::kNoRoomToLoad));
+
+Explanation FromRpc(rpc::Explanation::Reader explanation) {
+  const rpc::KeyAnswer answer = explanation.getAnswer();
+  const rpc::GoneCause cause = explanation.getCause();
+  // A later daemon may know more of both.
+  const bool known_answer = answer <= rpc::KeyAnswer::NEVER_PUT;
+  const bool known_cause = cause <= rpc::GoneCause::NO_ROOM_TO_LOAD;
+  return Explanation{.answer = known_answer ? static_cast<KeyAnswer>(answer) : KeyAnswer::kGone,
+                     .cause = known_cause ? static_cast<GoneCause>(cause) : GoneCause::kUnknown,
+                     .when_ms = explanation.getWhenMs(),
+                     .in_dram = explanation.getInDram(),
+                     .on_nvme = explanation.getOnNvme(),
+                     .payload_bytes = explanation.getPayloadBytes(),
+                     .put_ms = explanation.getPutMs(),
+                     .namespace_known = explanation.getNamespaceKnown(),
+                     .other_label = explanation.getOtherLabel().cStr(),
+                     .other_field = explanation.getOtherField().cStr(),
+                     .history_since_ms = explanation.getHistorySinceMs(),
+                     .history_lost = explanation.getHistoryLost(),
+                     .daemon_started_ms = explanation.getDaemonStartedMs()};
+}
+
 }  // namespace terrace

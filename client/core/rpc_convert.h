@@ -23,5 +23,6 @@ NamespaceIdentity FromRpc(rpc::NamespaceSpec::Reader spec);
 ListedNamespace FromRpc(rpc::NamespaceInfo::Reader info);
 shm::NamespaceRef RefOf(rpc::NamespaceInfo::Reader info);
 ListedChunk FromRpc(rpc::ChunkInfo::Reader info);
+Explanation FromRpc(rpc::Explanation::Reader explanation);
 
 }  // namespace terrace

@@ -175,12 +175,16 @@ void Session::Orphaned(PendingRequest& request) {
   }
 }
 
-void Session::Remove(std::span<const shm::KeyEntry> keys, uint32_t namespace_id) {
+void Session::RemoveDamaged(std::span<const shm::KeyEntry> keys, uint32_t namespace_id) {
   while (!keys.empty()) {
     const auto some = keys.first(std::min<size_t>(keys.size(), shm::kBatchKeysMax));
     keys = keys.subspan(some.size());
     const Result<std::shared_ptr<PendingRequest>> sent =
-        queue_.Submit({.op = shm::Op::kRemove, .namespace_id = namespace_id, .keys = some}, 0);
+        queue_.Submit({.op = shm::Op::kRemove,
+                       .flags = shm::kFoundDamaged,
+                       .namespace_id = namespace_id,
+                       .keys = some},
+                      0);
     if (sent.ok()) Abandon(**sent);
   }
 }

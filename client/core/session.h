@@ -111,8 +111,9 @@ class Session {
                   std::vector<shm::ResultEntry>* results);
   // Nobody waits for it any more: the library lets go of what it gives.
   void Abandon(PendingRequest& request);
-  // Asks for the keys' removal and does not wait; while all requests are in flight it asks nothing.
-  void Remove(std::span<const shm::KeyEntry> keys, uint32_t namespace_id);
+  // Asks for the removal of what was found damaged and does not wait; while all requests are in
+  // flight it asks nothing.
+  void RemoveDamaged(std::span<const shm::KeyEntry> keys, uint32_t namespace_id);
   // Gives claims back, now or as soon as a request is free.
   void AbortClaims(std::span<const uint64_t> claims);
 

@@ -18,9 +18,10 @@
 namespace terrace {
 namespace {
 
-constexpr std::array kRootKeys = {
-    "socket",       "socket_mode",    "dram",   "segment",    "index_slots", "nvme",  "nvme_bytes",
-    "nvme_segment", "nvme_admission", "policy", "huge_pages", "log_level",   "tenant"};
+constexpr std::array kRootKeys = {"socket",         "socket_mode", "dram",       "segment",
+                                  "index_slots",    "nvme",        "nvme_bytes", "nvme_segment",
+                                  "nvme_admission", "catalog",     "policy",     "huge_pages",
+                                  "log_level",      "tenant"};
 constexpr std::array kTenantKeys = {"name", "uids", "dram", "nvme_bytes"};
 constexpr std::string_view kDramExamples = "\"4GiB\" or \"512MiB\", or \"auto\"";
 constexpr std::string_view kNvmeExamples = "\"64GiB\" or \"2TiB\", or \"auto\"";
@@ -49,6 +50,9 @@ struct Right {
 
 constexpr Right kString = {.what = "a string"};
 constexpr Right kPath = {.what = "a path", .examples = "/run/x.sock"};
+
+constexpr Right kFolder = {.what = "a folder or \"off\""};
+constexpr Right kFolderFlag = {.what = "a folder or off", .examples = "/var/lib/terrace/catalog"};
 
 enum class From { kFile, kFlag };
 
@@ -267,6 +271,7 @@ Status Reader::ReadRoot(const toml::table& table, Config* config) const {
         ReadSegment(table, "segment", &config->segment_bytes), ReadNvme(table, config),
         ReadSize(table, "nvme_bytes", kNvmeExamples, &config->nvme_bytes),
         ReadSegment(table, "nvme_segment", &config->nvme_segment_bytes),
+        ReadText(table, "catalog", from_ == From::kFile ? kFolder : kFolderFlag, &config->catalog),
         ReadAdmission(table, config), ReadIndexSlots(table, config), ReadWords(table, config)}) {
     if (!status.ok()) return status;
   }
@@ -329,6 +334,18 @@ Status Reader::Read(const toml::table& table, Config* config) const {
 }
 
 }  // namespace
+
+std::string CatalogFolderOf(const Config& config) {
+  if (config.catalog == "off") return "";
+  if (!config.catalog.empty()) return config.catalog;
+  for (const std::string& path : config.nvme) {
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) {
+      return (std::filesystem::path(path) / "catalog").string();
+    }
+  }
+  return "";
+}
 
 std::string DefaultSocket() {
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");

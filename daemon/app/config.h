@@ -37,6 +37,8 @@ struct Config {
   uint64_t nvme_segment_bytes = 0;  // 0: by nvme_bytes
   NvmeAdmission nvme_admission = NvmeAdmission::kAlways;
   uint64_t nvme_bytes_a_day = 0;  // of kBytesADay
+  // Folder of the catalog; empty: CatalogFolderOf(); "off": none.
+  std::string catalog;
   std::string policy = "gittins";
   bool huge_pages = true;
   LogLevel log_level = LogLevel::kInfo;
@@ -46,6 +48,10 @@ struct Config {
 
 // What files may take when nobody says how much.
 inline constexpr uint64_t kNvmeBytesDefault = 32 * kGiB;
+
+// Where the catalog lies: as configured, else "catalog" in the first folder of `nvme` that is there
+// (one that is not mounted must not be made).  Empty: none.
+std::string CatalogFolderOf(const Config& config);
 
 // $XDG_RUNTIME_DIR/terrace/terraced.sock, or /run/terrace/terraced.sock for root or without it.
 std::string DefaultSocket();

@@ -87,6 +87,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
   if (!lock.ok()) return lock.status();
   std::unique_ptr<Daemon> daemon(new Daemon(*std::move(lock)));
   daemon->socket_ = config.socket;
+  daemon->archive_ = ChunkArchive::Open(CatalogFolderOf(config));
 
   ShardOptions shard;
   shard.go_on = go_on;
@@ -94,7 +95,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
                          .socket_mode = config.socket_mode,
                          .tenants = {},
                          .boot_epoch = RandomWord(),
-                         .version = TERRACE_VERSION};
+                         .version = TERRACE_VERSION,
+                         .archive = daemon->archive_.get()};
   uint64_t rest = config.dram_bytes;
   uint64_t nvme_rest = NvmeBytesOf(config);
   const auto add = [&](const std::string& name, uint64_t bytes, std::vector<uid_t> uids) {
@@ -107,6 +109,10 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
     options.memory.best = config.huge_pages ? PageRung::kHugetlb : PageRung::kSmall;
     options.boot_epoch = control.boot_epoch;
     options.seed = RandomWord();
+    options.wall_ms = WallMs;
+    options.listener = [archive = daemon->archive_.get(), name](const ChunkEvent& event) {
+      archive->Note(name, event);
+    };
     shard.tenants.push_back(std::move(options));
     control.tenants.push_back({name, std::move(uids)});
   };
@@ -164,9 +170,9 @@ Daemon::~Daemon() { static_cast<void>(Stop()); }
 
 bool Daemon::Stop() {
   if (control_ != nullptr) control_->Stop();
-  if (shard_ == nullptr) return true;
-  shard_->Stop();
-  return !shard_->hung();
+  if (shard_ != nullptr) shard_->Stop();
+  if (archive_ != nullptr) archive_->Close();
+  return shard_ == nullptr || !shard_->hung();
 }
 
 std::string Daemon::Describe() const { return "serving on " + socket_ + ", " + memory_; }

@@ -1,6 +1,6 @@
 #pragma once
 
-// A running daemon: shard, control plane and their order of life.
+// A running daemon: archive, shard, control plane and their order of life.
 //
 // Threads: main.
 
@@ -11,6 +11,7 @@
 #include "daemon/app/config.h"
 #include "daemon/app/instance_lock.h"
 #include "daemon/control/control_server.h"
+#include "daemon/history/chunk_archive.h"
 #include "daemon/session/shard.h"
 #include "storage/base/clock.h"
 
@@ -23,7 +24,8 @@ class Daemon {
   static Result<std::unique_ptr<Daemon>> Start(Config config, const std::function<bool()>& go_on);
   ~Daemon();
 
-  // Ends the connections, then the shard.  False when a device hangs: leave the process.
+  // Ends the connections, then the shard, then the archive.  False when a device hangs: leave the
+  // process.
   bool Stop();
 
   const std::string& socket() const { return socket_; }
@@ -37,6 +39,7 @@ class Daemon {
   const SystemClock clock_;
   std::string socket_;
   std::string memory_;  // of the pool, in words
+  std::unique_ptr<ChunkArchive> archive_;
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<ControlServer> control_;
 };

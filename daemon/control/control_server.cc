@@ -92,7 +92,8 @@ class ControlServer::Impl final : public kj::TaskSet::ErrorHandler {
                  .status = {.version = options_.version,
                             .socket = options_.socket,
                             .boot_epoch = options_.boot_epoch,
-                            .started_ns = MonotonicNs()}} {
+                            .started_ns = MonotonicNs(),
+                            .archive = options_.archive}} {
     for (const std::string& tenant : shard.tenants()) {
       context_.chunks[tenant] = std::make_unique<MessageChunks>(shard, tenant);
     }

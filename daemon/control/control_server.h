@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/history/chunk_archive.h"
 #include "daemon/session/shard.h"
 #include "storage/base/fd.h"
 #include "storage/base/result.h"
@@ -30,6 +31,8 @@ struct ControlOptions {
   std::vector<TenantAdmission> tenants;
   uint64_t boot_epoch = 0;
   std::string version;
+  // Why chunks left before this life of the daemon; null: nobody knows.  Outlives the server.
+  const ChunkArchive* archive = nullptr;
 };
 
 class ControlServer {

@@ -76,6 +76,28 @@ void ToRpc(const NamespaceInfo& info, rpc::NamespaceInfo::Builder out) {
   out.setChunkBytes(info.chunk_bytes);
 }
 
+// The schema lists both in the order of the engine's.
+static_assert(static_cast<int>(rpc::KeyAnswer::NEVER_PUT) ==
+              static_cast<int>(ChunkAnswer::kNeverPut));
+static_assert(static_cast<int>(rpc::GoneCause::NO_ROOM_TO_LOAD) ==
+              static_cast<int>(ChunkCause::kNoRoomToLoad));
+static_assert(static_cast<int>(ChunkCause::kNoRoomToLoad) == kChunkCauseLast);
+
+void ToRpc(const ChunkExplanation& explanation, rpc::Explanation::Builder out) {
+  out.setAnswer(static_cast<rpc::KeyAnswer>(explanation.answer));
+  out.setCause(static_cast<rpc::GoneCause>(explanation.cause));
+  out.setWhenMs(explanation.when_ms);
+  out.setInDram(explanation.in_dram);
+  out.setOnNvme(explanation.on_nvme);
+  out.setPayloadBytes(explanation.payload_bytes);
+  out.setPutMs(explanation.put_ms);
+  out.setNamespaceKnown(explanation.namespace_known);
+  out.setOtherLabel(explanation.other_label.c_str());
+  out.setOtherField(explanation.other_field.c_str());
+  out.setHistorySinceMs(explanation.history_since_ms);
+  out.setDaemonStartedMs(explanation.begin_ms);
+}
+
 void ToRpc(const ChunkInfo& info, rpc::ChunkInfo::Builder out) {
   ToRpc(info.key, out.initKey());
   out.setNamespaceLabel(info.namespace_label.c_str());

@@ -19,6 +19,7 @@ void ToRpc(const shm::ChunkKey& key, rpc::Key::Builder out);
 
 NamespaceSpec FromRpc(rpc::NamespaceSpec::Reader spec);
 void ToRpc(const NamespaceInfo& info, rpc::NamespaceInfo::Builder out);
+void ToRpc(const ChunkExplanation& explanation, rpc::Explanation::Builder out);
 void ToRpc(const ChunkInfo& info, rpc::ChunkInfo::Builder out);
 
 }  // namespace terrace

@@ -327,7 +327,8 @@ void MessageChunks::Drop(uint32_t namespace_id, const shm::ChunkKey& key,
   if (!found.ok() || found->location != location) return;
   LogWarning("a chunk of tenant '" + tenant_ + "' in segment " + std::to_string(location.segment) +
              " is damaged and dropped");
-  if (store_.Remove(namespace_id, key) != StatusCode::kOk) LogDebug("it had gone already");
+  const StatusCode removed = store_.Remove(namespace_id, key, ChunkCause::kDamagedDram);
+  if (removed != StatusCode::kOk) LogDebug("it had gone already");
 }
 
 kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<ConnectionLoad> load) {

@@ -159,6 +159,20 @@ json::object TenantJson(const std::string& name, ChunkStore& store) {
           {"namespaces", std::move(namespaces)}};
 }
 
+// Nothing of a tenant's: all may see it.
+json::object HistoryJson(const ArchiveStats& archive) {
+  const char* const state =
+      archive.folder.empty() ? "none" : (archive.why_off.empty() ? "ready" : "off");
+  return {{"state", state},
+          {"folder", archive.folder},
+          {"why_off", archive.why_off},
+          {"error", archive.error},
+          {"events", archive.rows},
+          {"bytes", archive.bytes},
+          {"since_ms", archive.since_ms},
+          {"lost", archive.dropped}};
+}
+
 }  // namespace
 
 std::string StatusJson(const StatusContext& context, const StatusView& view, Shard& shard) {
@@ -193,6 +207,16 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
                                     {"stranded_bytes", session.stranded_bytes},
                                     {"touches_dropped", session.touches_dropped}});
   }
+  const ArchiveStats archive =
+      context.archive == nullptr ? ArchiveStats{} : context.archive->stats();
+  if (!archive.why_off.empty()) {
+    warnings.push_back(json::string("the catalog in " + archive.folder + " is off (" +
+                                    archive.why_off +
+                                    "): why chunks left is not kept across restarts"));
+  } else if (!archive.error.empty()) {
+    warnings.push_back(
+        json::string("the catalog in " + archive.folder + " cannot be written: " + archive.error));
+  }
   const json::object status{{"version", context.version},
                             {"pid", getpid()},
                             {"socket", context.socket},
@@ -200,6 +224,7 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
                             {"uptime_s", (MonotonicNs() - context.started_ns) / kNsPerSecond},
                             {"tenants", std::move(tenants)},
                             {"sessions", std::move(sessions)},
+                            {"history", HistoryJson(archive)},
                             {"warnings", std::move(warnings)}};
   return json::serialize(status);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "daemon/history/chunk_archive.h"
 #include "daemon/session/shard.h"
 
 namespace terrace {
@@ -15,6 +16,7 @@ struct StatusContext {
   std::string version, socket;
   uint64_t boot_epoch = 0;
   int64_t started_ns = 0;
+  const ChunkArchive* archive = nullptr;  // null: none
 };
 
 // What the reader may see: its own tenant, with its sessions, or all of them.

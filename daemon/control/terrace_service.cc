@@ -63,10 +63,40 @@ void Bump(Shard& shard, const std::string& tenant, const std::string& label,
                     });
 }
 
+using Archived = std::optional<ArchivedEvent>;
+
+kj::Promise<kj::Own<Archived>> FindArchived(const ChunkArchive* archive, const std::string& tenant,
+                                            const std::string& label, const shm::ChunkKey& key) {
+  if (archive == nullptr) return kj::heap<Archived>();
+  auto pair = kj::newPromiseAndCrossThreadFulfiller<kj::Own<Archived>>();
+  archive->FindLast(tenant, label, key,
+                    [reply = Reply<Archived>(kj::mv(pair.fulfiller))](const Archived& event) {
+                      reply.Fulfill(event);
+                    });
+  return kj::mv(pair.promise);
+}
+
+// Adds what is known from before this life of the daemon; what the store knows itself is newer.
+void AddArchived(const Archived& event, ChunkExplanation* explanation) {
+  if (!event || explanation->cause != ChunkCause::kNone) return;
+  explanation->cause = event->cause;
+  explanation->when_ms = event->wall_ms;
+  const bool to_be_had = explanation->answer == ChunkAnswer::kReady ||
+                         explanation->answer == ChunkAnswer::kFilling ||
+                         explanation->answer == ChunkAnswer::kLoading;
+  if (to_be_had) return;
+  explanation->payload_bytes = event->payload_bytes;
+  explanation->answer = IsRefusal(event->cause) ? ChunkAnswer::kRefused : ChunkAnswer::kGone;
+}
+
 class AdminService final : public CountedServer<rpc::Admin> {
  public:
-  AdminService(Shard& shard, std::string tenant, std::shared_ptr<ConnectionLoad> load)
-      : CountedServer(std::move(load)), shard_(shard), tenant_(std::move(tenant)) {}
+  AdminService(Shard& shard, const ChunkArchive* archive, std::string tenant,
+               std::shared_ptr<ConnectionLoad> load)
+      : CountedServer(std::move(load)),
+        shard_(shard),
+        archive_(archive),
+        tenant_(std::move(tenant)) {}
 
  protected:
   kj::Promise<void> listNamespaces(ListNamespacesContext context) override {
@@ -147,8 +177,39 @@ class AdminService final : public CountedServer<rpc::Admin> {
         });
   }
 
+  kj::Promise<void> explain(ExplainContext context) override {
+    const std::string label = context.getParams().getLabel().cStr();
+    const shm::ChunkKey key = FromRpc(context.getParams().getKey());
+    if (!key.valid()) {
+      ToRpc(Status(StatusCode::kInvalid, "a key has 1 to 32 bytes"),
+            context.getResults().initStatus());
+      return kj::READY_NOW;
+    }
+    return OnShard<ChunkExplanation>(shard_,
+                                     [&shard = shard_, tenant = tenant_, label, key]() {
+                                       return shard.store(tenant)->Explain(label, key);
+                                     })
+        .then([archive = archive_, tenant = tenant_, label, key,
+               context](kj::Own<ChunkExplanation> known) mutable {
+          return FindArchived(archive, tenant, label, key)
+              .then([archive, context, known = kj::mv(known)](kj::Own<Archived> event) mutable {
+                AddArchived(*event, known.get());
+                auto results = context.getResults();
+                ToRpc(Status::Ok(), results.initStatus());
+                auto out = results.initExplanation();
+                ToRpc(*known, out);
+                if (archive == nullptr) return;
+                const ArchiveStats stats = archive->stats();
+                out.setHistoryLost(stats.dropped);
+                if (stats.since_ms == 0) return;
+                out.setHistorySinceMs(std::min(known->history_since_ms, stats.since_ms));
+              });
+        });
+  }
+
  private:
   Shard& shard_;
+  const ChunkArchive* const archive_;
   const std::string tenant_;
 };
 
@@ -253,7 +314,10 @@ kj::Promise<void> TerraceService::admin(AdminContext context) {
     return kj::READY_NOW;
   }
   ToRpc(Status::Ok(), context.getResults().initStatus());
-  if (!admin_) admin_.emplace(kj::heap<AdminService>(context_.shard, peer_.tenant, load_));
+  if (!admin_) {
+    admin_.emplace(
+        kj::heap<AdminService>(context_.shard, context_.status.archive, peer_.tenant, load_));
+  }
   context.getResults().setAdmin(*admin_);
   return kj::READY_NOW;
 }

@@ -269,7 +269,9 @@ void RingSession::EachKey(const shm::SubmissionEntry& entry, int64_t now_ns) {
     StatusCode status = StatusCode::kInvalid;
     if (!key.valid()) {
     } else if (static_cast<shm::Op>(entry.op) == shm::Op::kRemove) {
-      status = store_.Remove(entry.namespace_id, key);
+      const bool damaged = (entry.flags & shm::kFoundDamaged) != 0;
+      status = store_.Remove(entry.namespace_id, key,
+                             damaged ? ChunkCause::kDamagedForClient : ChunkCause::kRemoved);
     } else if (static_cast<shm::Op>(entry.op) == shm::Op::kLease) {
       const auto ttl = static_cast<int64_t>(
           std::min<uint64_t>(entry.argument, uint64_t{365} * 86400 * kNsPerSecond));

@@ -52,6 +52,7 @@ enum class Op : uint8_t {
 
 enum RequestFlags : uint16_t {
   kWaitForFilling = 1,  // kGet: keys being written are waited for until the deadline
+  kFoundDamaged = 2,    // kRemove: the client has found that the bytes are not those of the commit
 };
 
 struct SubmissionEntry {

@@ -10,6 +10,12 @@ int64_t MonotonicNs() {
   return static_cast<int64_t>(now.tv_sec) * kNsPerSecond + now.tv_nsec;
 }
 
+int64_t WallMs() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000 + now.tv_nsec / kNsPerMs;
+}
+
 int64_t SystemClock::NowNs() const { return MonotonicNs(); }
 
 }  // namespace terrace

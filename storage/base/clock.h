@@ -29,4 +29,7 @@ class SystemClock final : public Clock {
 // CLOCK_MONOTONIC now; a vDSO call, not a system call.
 int64_t MonotonicNs();
 
+// CLOCK_REALTIME, in milliseconds since 1970: for people.
+int64_t WallMs();
+
 }  // namespace terrace

@@ -87,6 +87,7 @@ struct CatalogStats {
   uint64_t commits = 0, commits_failed = 0;
   uint64_t queued_rows = 0, queued_tasks = 0;
   uint64_t history_rows = 0;
+  int64_t history_since_wall_ns = 0;  // of its oldest row; 0 without one
   uint64_t disk_bytes = 0;
   bool chunks_complete = false;
   std::string error;  // of the last write, while it failed

@@ -10,6 +10,7 @@
 namespace terrace {
 namespace {
 
+constexpr size_t kGenerationBytes = 20;
 constexpr size_t kGenerationsMax = 2 * kHistoryGenerations;  // stored, of a larger bound too
 
 std::string HistoryKey(uint32_t generation, const ChunkName& name, uint64_t number) {
@@ -52,7 +53,7 @@ Status CatalogHistory::Load(const RowStore& store) {
         },
         &counts);
     if (!scanned.ok()) return scanned;
-    generations_.push_back({.id = last + 1, .rows = 0});
+    generations_.push_back({.id = last + 1, .rows = 0, .since_ns = 0});
   }
   return Status::Ok();
 }
@@ -61,7 +62,7 @@ Status CatalogHistory::Load(const RowStore& store) {
 void CatalogHistory::MakeRoom() {
   if (generations_.empty() || generations_.back().rows >= RowsPerGeneration()) {
     const uint32_t id = generations_.empty() ? 1 : generations_.back().id + 1;
-    generations_.push_back({.id = id, .rows = 0});
+    generations_.push_back({.id = id, .rows = 0, .since_ns = 0});
   }
   while (generations_.size() > 1 &&
          (rows() + 1 > rows_max_ || generations_.size() > kGenerationsMax)) {
@@ -74,7 +75,7 @@ void CatalogHistory::Add(const ChunkName& name, const GoneRow& row, RowBatch* ba
   MakeRoom();
   batch->Put(HistoryKey(generations_.back().id, name, next_number_), catalog::Value(row));
   ++next_number_;
-  ++generations_.back().rows;
+  if (generations_.back().rows++ == 0) generations_.back().since_ns = row.wall_ns;
   changed_ = true;
 }
 
@@ -94,24 +95,26 @@ void CatalogHistory::Written(bool ok) {
   if (!ok && erasing_below_ != 0) changed_ = true;  // what it erased is erased again
 }
 
-// next number, then {generation, rows} each, the oldest first.
+// next number, then {generation, rows, since} each, the oldest first.
 std::string CatalogHistory::Bookkeeping() const {
   std::string value;
   catalog::AppendBig64(next_number_, &value);
   for (const Generation& generation : generations_) {
     catalog::AppendBig32(generation.id, &value);
     catalog::AppendBig64(generation.rows, &value);
+    catalog::AppendBig64(static_cast<uint64_t>(generation.since_ns), &value);
   }
   return value;
 }
 
 bool CatalogHistory::ParseBookkeeping(std::string_view value) {
-  if (value.size() < 8 || (value.size() - 8) % 12 != 0) return false;
+  if (value.size() < 8 || (value.size() - 8) % kGenerationBytes != 0) return false;
   next_number_ = catalog::ReadBig64(value);
   value.remove_prefix(8);
-  for (; !value.empty(); value.remove_prefix(12)) {
+  for (; !value.empty(); value.remove_prefix(kGenerationBytes)) {
     const Generation next{.id = catalog::ReadBig32(value),
-                          .rows = catalog::ReadBig64(value.substr(4))};
+                          .rows = catalog::ReadBig64(value.substr(4)),
+                          .since_ns = static_cast<int64_t>(catalog::ReadBig64(value.substr(12)))};
     if (!generations_.empty() && next.id <= generations_.back().id) return false;
     generations_.push_back(next);
   }

@@ -35,11 +35,14 @@ class CatalogHistory {
   Result<std::vector<GoneEntry>> Find(const RowStore& store, const ChunkName& name) const;
 
   uint64_t rows() const;
+  // Of the oldest row that is kept; 0 without one.
+  int64_t since_wall_ns() const { return generations_.empty() ? 0 : generations_.front().since_ns; }
 
  private:
   struct Generation {
     uint32_t id = 0;
     uint64_t rows = 0;
+    int64_t since_ns = 0;  // CLOCK_REALTIME of its first row
   };
   uint64_t RowsPerGeneration() const;
   void MakeRoom();

@@ -136,6 +136,7 @@ Status Catalog::OpenExisting() {
   if (const Result<CatalogState> state = LoadState(); !state.ok()) return state.status();
   if (Status loaded = history_.Load(*store_); !loaded.ok()) return loaded;
   stats_.history_rows = history_.rows();
+  stats_.history_since_wall_ns = history_.since_wall_ns();
   stats_.disk_bytes = store_->disk_bytes();
   return ReadCompleteMark();
 }

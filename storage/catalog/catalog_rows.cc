@@ -154,20 +154,17 @@ bool Parse(std::string_view key, std::string_view value, ChunkName* name, ChunkR
 std::string Value(const GoneRow& row) {
   std::string value;
   Append(row.wall_ns, &value);
-  Append(row.worth, &value);
+  Append(row.bytes, &value);
   Append(row.reason, &value);
-  Append(row.tier, &value);
   return value;
 }
 
 bool Parse(std::string_view value, GoneRow* row) {
-  if (value.size() != 18) return false;
+  if (value.size() != 13) return false;
   row->wall_ns = Take<int64_t>(&value);
-  row->worth = Take<double>(&value);
-  const uint8_t reason = Take<uint8_t>(&value);
-  row->reason = static_cast<GoneReason>(reason);
-  row->tier = Take<uint8_t>(&value);
-  return reason >= 1 && reason <= kGoneReasonLast;
+  row->bytes = Take<uint32_t>(&value);
+  row->reason = Take<uint8_t>(&value);
+  return row->reason != 0;
 }
 
 std::string Value(const TenantRow& row) {

@@ -41,23 +41,11 @@ struct ChunkRow {
   friend bool operator==(const ChunkRow&, const ChunkRow&) = default;
 };
 
-// Stored: never renumber.
-enum class GoneReason : uint8_t {
-  kEvicted = 1,      // its room was worth more
-  kRemoved = 2,      // by name
-  kCleared = 3,      // with its namespace
-  kEpochEnded = 4,   // its namespace was bumped
-  kChecksum = 5,     // its bytes were damaged
-  kWriteFailed = 6,  // it never got there
-  kShed = 7,         // refused under load
-};
-inline constexpr uint8_t kGoneReasonLast = 7;
-
+// Why it left or was refused.  Its writer knows the meaning of the number, and never renumbers.
 struct GoneRow {
-  GoneReason reason = GoneReason::kEvicted;
-  uint8_t tier = 0;     // that it left
+  uint8_t reason = 1;   // 1..255
+  uint32_t bytes = 0;   // of its payload
   int64_t wall_ns = 0;  // CLOCK_REALTIME
-  double worth = 0;     // the policy's, then
 
   friend bool operator==(const GoneRow&, const GoneRow&) = default;
 };

@@ -151,6 +151,7 @@ void Catalog::RowsWritten(size_t count, const Status& status) {
   queued_rows_ -= count;
   queued_bytes_ -= bytes;
   stats_.history_rows = history_.rows();
+  stats_.history_since_wall_ns = history_.since_wall_ns();
   stats_.disk_bytes = disk_bytes;
   stats_.error = status.ok() ? "" : status.ToString();
   if (!status.ok()) {

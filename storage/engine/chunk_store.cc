@@ -110,6 +110,7 @@ Status ChunkStore::Prepare() {
   pool_ = *std::move(pool);
   PublishSegments();
   random_ = options_.seed | 1;
+  if (options_.wall_ms) history_.Begin(options_.wall_ms());
   return PrepareNvme();
 }
 
@@ -191,6 +192,9 @@ Result<NamespaceInfo> ChunkStore::FindNamespace(std::string_view label) const {
 }
 
 Result<NamespaceInfo> ChunkStore::BumpEpoch(std::string_view label) {
+  if (const Result<NamespaceInfo> before = FindNamespace(label); before.ok()) {
+    TagOf(before->ref.id);  // its chunks are still to leave
+  }
   Result<NamespaceInfo> bumped = namespaces_->Bump(label);
   // Once around from where the sweep is now meets every chunk of the old id.
   if (bumped.ok()) {
@@ -209,7 +213,7 @@ Result<uint64_t> ChunkStore::ClearNamespace(std::string_view label, uint64_t* cu
     const uint32_t chunk = chunks_.OfSlot(static_cast<SlotId>(slot));
     if (chunk == kNoChunk) continue;
     if (index_->Read(static_cast<SlotId>(slot)).namespace_id != info->ref.id) continue;
-    DropChunk(chunk, Departure::kRemoved);
+    DropChunk(chunk, ChunkCause::kCleared);
     ++counts_.removed;
     ++dropped;
   }
@@ -227,7 +231,7 @@ void ChunkStore::Sweep() {
     if (chunk == kNoChunk || namespaces_->OfId(index_->Read(slot).namespace_id) != nullptr) {
       continue;
     }
-    DropChunk(chunk, Departure::kRemoved);
+    DropChunk(chunk, ChunkCause::kEpochEnded);
   }
   sweep_left_ -= slice;
 }
@@ -337,7 +341,7 @@ ChunkStoreStats ChunkStore::stats() const {
 int64_t ChunkStore::Tick(int64_t now_ns) {
   while (Claim* expired = claims_.Expired(now_ns)) {
     ++counts_.claims_ended;
-    EndClaim(*expired, true);
+    EndClaim(*expired, true, ChunkCause::kAbandoned);
   }
   while (const uint32_t chunk = leases_.Expired(now_ns)) EndLease(chunk);
   BuryTheDead(now_ns);

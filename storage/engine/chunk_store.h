@@ -21,6 +21,7 @@
 #include <atomic>
 #include <compare>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -32,6 +33,8 @@
 #include "proto/shm/chunk_key.h"
 #include "proto/shm/index_layout.h"
 #include "storage/base/result.h"
+#include "storage/engine/chunk_event.h"
+#include "storage/engine/chunk_history.h"
 #include "storage/engine/chunk_table.h"
 #include "storage/engine/claim_table.h"
 #include "storage/engine/lease_table.h"
@@ -58,6 +61,9 @@ struct ChunkStoreOptions {
   int64_t pin_lease_ns = 30'000'000'000;   // a segment pinned longer is stranded
   int64_t death_grace_ns = 1'000'000'000;  // late DMA of a dead process
   NvmeOptions nvme;
+  // Milliseconds since 1970, for people; null: events have no time.
+  std::function<int64_t()> wall_ms;
+  ChunkListener listener;  // of departures and refusals; null: nobody
 };
 
 // Who asks.  Sessions that the daemon runs for itself (RPC) are `trusted`: their claims lie in
@@ -154,6 +160,33 @@ struct ChunkInfo {
   int64_t lease_left_ns = 0;  // 0: none
 };
 
+// Of one key: whether it is to be had, and why not.
+enum class ChunkAnswer : uint8_t {
+  kReady,
+  kFilling,         // a put is under way
+  kLoading,         // it is being read from NVMe
+  kGone,            // it left: `cause`
+  kRefused,         // it was not taken: `cause`
+  kOtherNamespace,  // nothing is known of it here, and it is there under `other_label`
+  kNeverPut,        // as far as the history goes
+};
+
+struct ChunkExplanation {
+  ChunkAnswer answer = ChunkAnswer::kNeverPut;
+  bool namespace_known = false;
+  // kReady, kFilling, kLoading.
+  bool in_dram = false, on_nvme = false;
+  uint32_t payload_bytes = 0;
+  int64_t put_ms = 0;  // 0: not known
+  // The last event, whatever the answer; kNone: none is known.
+  ChunkCause cause = ChunkCause::kNone;
+  int64_t when_ms = 0;
+  // Another namespace in which the key is ready, and the first field of its identity that differs.
+  std::string other_label, other_field;
+  int64_t history_since_ms = 0;  // departures since then are known
+  int64_t begin_ms = 0;          // of this store: what was only in DRAM before is gone
+};
+
 class ChunkStore {
  public:
   static Result<std::unique_ptr<ChunkStore>> Create(const ChunkStoreOptions& options);
@@ -239,11 +272,15 @@ class ChunkStore {
   uint64_t full_count() const { return counts_.full; }
 
   // -- Keys ----------------------------------------------------------------------------------
-  StatusCode Remove(uint32_t namespace_id, const shm::ChunkKey& key);
+  // `why`: kRemoved, or kDamagedForClient by who found the bytes so.
+  StatusCode Remove(uint32_t namespace_id, const shm::ChunkKey& key,
+                    ChunkCause why = ChunkCause::kRemoved);
   // Extends, never shortens.  kNotFound unless ready; kBusy when leases would hold more than half
   // of the pool, which reclaim needs to move them about.
   StatusCode Lease(uint32_t namespace_id, const shm::ChunkKey& key, int64_t until_ns);
   Result<ChunkInfo> Describe(uint32_t namespace_id, const shm::ChunkKey& key, int64_t now_ns) const;
+  // Also of a label that is not registered: what is known of it from earlier, and other namespaces.
+  ChunkExplanation Explain(std::string_view label, const shm::ChunkKey& key) const;
   // Up to `limit` chunks from slot `cursor` on; *cursor becomes where to go on, 0 at the end.
   std::vector<ChunkInfo> List(uint64_t* cursor, uint32_t limit, int64_t now_ns) const;
 
@@ -305,7 +342,7 @@ class ChunkStore {
   void PublishClaim(Claim& claim, const shm::RecordHeader& header);
   // The key is absent again and the room dead; the claim stays known until it is acknowledged
   // when `poison`, else it is forgotten.
-  void EndClaim(Claim& claim, bool poison);
+  void EndClaim(Claim& claim, bool poison, ChunkCause why);
   void EndClaimsOf(SessionId session, bool poison);
 
   // Room (chunk_store_room.cc).
@@ -359,7 +396,7 @@ class ChunkStore {
   void AddReplica(uint32_t chunk, const LogPlace& place);
   void ForgetReplica(uint32_t chunk, Departure why);
   // The chunk goes with its last replica: true.
-  bool DropReplica(uint32_t chunk, Departure why);
+  bool DropReplica(uint32_t chunk, ChunkCause why);
   void LeaveDram(uint32_t chunk);
   bool Resides(const NvmeTier::Resident& resident, uint32_t segment) const;
   void DropQuarantined();
@@ -419,10 +456,20 @@ class ChunkStore {
   bool ReadScrubbed(uint32_t chunk, int64_t now_ns);
   void ScrubbedRead(const Status& read);
 
+  // Why chunks are not to be had (chunk_store_explain.cc).
+  void Note(const shm::ChunkKey& key, uint32_t namespace_id, uint32_t payload_bytes,
+            ChunkCause cause);
+  uint32_t TagOf(uint32_t namespace_id);
+  // What it means that the chunk leaves DRAM and is nowhere else.
+  ChunkCause CauseOfLeavingDram(const Chunk& chunk) const;
+  bool FindEnded(uint32_t label_tag, const shm::ChunkKey& key, ChunkExplanation* found) const;
+  void FindElsewhere(std::string_view label, const shm::ChunkKey& key,
+                     ChunkExplanation* found) const;
+
   // Chunks.
   bool IsCurrent(uint32_t segment, uint32_t record_index) const;
-  // Retires the slot, accounts, forgets.  The bytes stay until the segment is reclaimed.
-  void DropChunk(uint32_t chunk, Departure why);
+  // Retires the slot, accounts, notes, forgets.  The bytes stay until the segment is reclaimed.
+  void DropChunk(uint32_t chunk, ChunkCause why);
   // What DRAM knows of it; its bytes are dead there.
   void ForgetRecord(uint32_t chunk, Departure why);
   void EndLease(uint32_t chunk);
@@ -476,6 +523,8 @@ class ChunkStore {
   bool storing_namespaces_ = false;
   bool draining_nvme_ = false, sealed_nvme_ = false;
   uint64_t settled_ = 0;
+  ChunkHistory history_;
+  std::map<uint32_t, uint32_t> tags_;  // of namespaces by id, ended ones too; bounded
   uint64_t descriptor_epoch_ = 0;
   ChunkStoreStats counts_;
   std::unique_ptr<NvmeTier> nvme_;  // null: no such tier

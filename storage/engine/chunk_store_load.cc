@@ -67,7 +67,10 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
   const uint64_t hash = index_->Hash(entry.key, entry.namespace_id);
   const Result<Room> room =
       Reserve(kTrustedOwner, policy_->ReuseClassOfAbsent(hash), record_bytes, now_ns);
-  if (!room.ok()) return StatusCode::kNoSpace;
+  if (!room.ok()) {
+    Note(entry.key, entry.namespace_id, entry.length, ChunkCause::kNoRoomToLoad);
+    return StatusCode::kNoSpace;
+  }
 
   Chunk& at = chunks_.at(chunk);
   Segment& to = pool_->at(room->segment);
@@ -92,7 +95,7 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
     // Nothing is where it should be, or it cannot be read now: nobody is promised it again, and a
     // put heals it.
     ++nvme_->counts.load_failed;
-    DropChunk(chunk, Departure::kRemoved);
+    DropChunk(chunk, ChunkCause::kReadFailed);
     return begun.code() == StatusCode::kIoError ? StatusCode::kIoError : StatusCode::kNotFound;
   }
   at.loading = true;
@@ -143,7 +146,9 @@ void ChunkStore::LoadDone(const Load& load, const Status& read) {
   if (chunk.on_nvme() && !in_time) return;
   if (chunk.on_nvme() && !(chunk.nvme == load.place)) return;  // carried over meanwhile
   ++nvme_->counts.load_failed;
-  DropChunk(load.chunk.chunk, Departure::kRemoved);
+  ChunkCause why = in_time ? CauseOfFailedRead(status) : ChunkCause::kEvictedNvme;
+  if (namespaces_->OfId(load.identity.namespace_id) == nullptr) why = ChunkCause::kEpochEnded;
+  DropChunk(load.chunk.chunk, why);
 }
 
 void ChunkStore::TakeIntoDram(const Load& load) {

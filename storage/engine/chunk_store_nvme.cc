@@ -82,7 +82,7 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
       wanted = record.append_number > nvme_->recovered_number(chunk);
       // The key was dropped and put again, or carried over: it is the later one.
       if (wanted) {
-        DropChunk(chunk, Departure::kRemoved);
+        DropChunk(chunk, ChunkCause::kNone);
         --nvme_->counts.recovered;
       }
     }
@@ -184,10 +184,13 @@ void ChunkStore::ForgetReplica(uint32_t chunk, Departure why) {
 }
 
 // What is being loaded is judged when it is there.
-bool ChunkStore::DropReplica(uint32_t chunk, Departure why) {
+bool ChunkStore::DropReplica(uint32_t chunk, ChunkCause why) {
   const Chunk& at = chunks_.at(chunk);
   if (at.in_dram || at.loading) {
-    ForgetReplica(chunk, why);
+    ForgetReplica(chunk, DepartureOf(why));
+    if (DepartureOf(why) == Departure::kEvicted) {
+      chunks_.at(chunk).unwritten = ChunkCause::kEvictedBoth;
+    }
     return false;
   }
   DropChunk(chunk, why);
@@ -206,7 +209,7 @@ void ChunkStore::DropQuarantined() {
     std::vector<NvmeTier::Resident> residents = std::move(nvme_->residents(segment));
     nvme_->residents(segment).clear();
     for (const NvmeTier::Resident& resident : residents) {
-      if (Resides(resident, segment)) DropReplica(resident.chunk.chunk, Departure::kRemoved);
+      if (Resides(resident, segment)) DropReplica(resident.chunk.chunk, ChunkCause::kQuarantined);
     }
   }
 }
@@ -226,6 +229,7 @@ void ChunkStore::QueueDemotion(uint32_t chunk) {
   Chunk& at = chunks_.at(chunk);
   if (at.queued || at.demoting || at.on_nvme() || !at.in_dram) return;
   at.queued = nvme_->Queue(chunks_.TicketOf(chunk));
+  at.unwritten = at.queued ? ChunkCause::kNone : ChunkCause::kEvictedQueueFull;
   if (!at.queued) ++nvme_->counts.demote_declined;
 }
 
@@ -296,6 +300,7 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
   }
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
   if (record_bytes > nvme_->log().record_bytes_max()) {
+    chunks_.at(chunk).unwritten = ChunkCause::kEvictedTooLarge;
     ++nvme_->counts.demote_declined;
     return true;
   }
@@ -310,6 +315,7 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
     return false;
   }
   if (!at.urgent && !nvme_->Admits(record_bytes, now_ns)) {
+    chunks_.at(chunk).unwritten = ChunkCause::kEvictedNotAdmitted;
     ++nvme_->counts.demote_declined;
     return true;
   }

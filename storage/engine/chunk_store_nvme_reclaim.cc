@@ -139,7 +139,7 @@ ChunkStore::Leaving ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) 
   const Index::Entry entry = index_->Read(at.slot);
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
   if (namespaces_->OfId(entry.namespace_id) == nullptr) {
-    DropChunk(chunk, Departure::kRemoved);  // its sweep is still to come
+    DropChunk(chunk, ChunkCause::kEpochEnded);  // its sweep is still to come
     return Leaving::kLeft;
   }
   if (at.loading) return Leaving::kWaits;  // until then this is its only place
@@ -154,11 +154,12 @@ ChunkStore::Leaving ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) 
   }
   if (at.in_dram) {
     ForgetReplica(chunk, Departure::kEvicted);
+    chunks_.at(chunk).unwritten = ChunkCause::kEvictedBoth;
     return Leaving::kLeft;
   }
   ++nvme_->counts.evicted;
   nvme_->counts.evicted_bytes += entry.length;
-  DropChunk(chunk, Departure::kEvicted);
+  DropChunk(chunk, ChunkCause::kEvictedNvme);
   return Leaving::kLeft;
 }
 
@@ -246,7 +247,7 @@ void ChunkStore::CarriedRead(Carry& carry, const Status& read) {
   }
   if (!status.ok() && IsCurrent(carry)) {
     ++nvme_->counts.load_failed;
-    DropReplica(carry.chunk.chunk, Departure::kRemoved);
+    DropReplica(carry.chunk.chunk, CauseOfFailedRead(status));
   }
   ReleaseCarry(carry);
 }
@@ -304,7 +305,7 @@ void ChunkStore::CarriedHasNoRoom(Carry& carry, int64_t now_ns) {
   const uint32_t chunk = carry.chunk.chunk;
   ReleaseCarry(carry);
   if (chunks_.at(chunk).lease_until_ns > now_ns) return AbandonReclaim(now_ns);
-  if (!DropReplica(chunk, Departure::kEvicted)) return;
+  if (!DropReplica(chunk, ChunkCause::kEvictedNvme)) return;
   ++nvme_->counts.evicted;
   nvme_->counts.evicted_bytes += carry.identity.payload_bytes;
 }

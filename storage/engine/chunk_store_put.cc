@@ -51,7 +51,10 @@ StatusCode ChunkStore::Grant(SessionEntry& session, uint32_t namespace_id, const
   const uint64_t owner = session.options.trusted ? kTrustedOwner : id;
   const uint64_t record_bytes = shm::RecordBytes(want.payload_bytes);
   const Result<Room> room = Reserve(owner, policy_->ReuseClassOfAbsent(hash), record_bytes, now_ns);
-  if (!room.ok()) return StatusCode::kBusy;
+  if (!room.ok()) {
+    Note(want.key, namespace_id, want.payload_bytes, ChunkCause::kNoRoom);
+    return StatusCode::kBusy;
+  }
 
   Segment& segment = pool_->at(room->segment);
   const shm::Location location{
@@ -78,6 +81,8 @@ StatusCode ChunkStore::Grant(SessionEntry& session, uint32_t namespace_id, const
   }
   if (claim == nullptr) {
     pool_->Unappend(room->segment, record_bytes);
+    Note(want.key, namespace_id, want.payload_bytes,
+         slot.ok() ? ChunkCause::kClaimsFull : ChunkCause::kIndexFull);
     return StatusCode::kBusy;
   }
   segment.claimed_bytes += record_bytes;
@@ -124,6 +129,12 @@ StatusCode ChunkStore::CommitOne(Claim& claim, int64_t now_ns) {
   if (verdict == StatusCode::kOk) {
     PublishClaim(claim, header);
   } else {
+    ChunkCause why = ChunkCause::kHeaderDiffers;
+    if (verdict == StatusCode::kStale) {
+      const bool live = namespaces_->OfId(claim.namespace_id) != nullptr;
+      why = live ? ChunkCause::kAbandoned : ChunkCause::kEpochEnded;
+    }
+    Note(claim.key, claim.namespace_id, claim.payload_bytes, why);
     // The client has said that it is done with the room, so nothing is poisoned.
     index_->Retire(claim.slot);
     pool_->at(claim.segment).claimed_bytes -= shm::RecordBytes(claim.payload_bytes);
@@ -143,6 +154,9 @@ void ChunkStore::PublishClaim(Claim& claim, const shm::RecordHeader& header) {
 
   const uint32_t chunk = chunks_.Add(claim.slot);
   chunks_.at(chunk).in_dram = true;
+  if (options_.wall_ms) {
+    chunks_.at(chunk).put_at_s = static_cast<uint32_t>(options_.wall_ms() / 1000);
+  }
   chunks_.at(chunk).segment = claim.segment;
   chunks_.at(chunk).record = static_cast<uint32_t>(segment.records.size());
   segment.records.push_back({.chunk = chunk,
@@ -167,7 +181,7 @@ void ChunkStore::Abort(SessionId session, std::span<const uint64_t> claims) {
     if (claim->ended) {
       Acknowledge(session, std::span(&id, 1));
     } else {
-      EndClaim(*claim, false);
+      EndClaim(*claim, false, ChunkCause::kAborted);
     }
   }
 }
@@ -186,7 +200,8 @@ void ChunkStore::Acknowledge(SessionId session, std::span<const uint64_t> claims
   }
 }
 
-void ChunkStore::EndClaim(Claim& claim, bool poison) {
+void ChunkStore::EndClaim(Claim& claim, bool poison, ChunkCause why) {
+  Note(claim.key, claim.namespace_id, claim.payload_bytes, why);
   index_->Retire(claim.slot);
   Segment& segment = pool_->at(claim.segment);
   segment.claimed_bytes -= shm::RecordBytes(claim.payload_bytes);
@@ -205,7 +220,7 @@ void ChunkStore::EndClaimsOf(SessionId session, bool poison) {
     Claim* claim = claims_.Find(session, id);
     if (claim->ended) continue;
     ++counts_.claims_ended;
-    EndClaim(*claim, poison);
+    EndClaim(*claim, poison, ChunkCause::kAbandoned);
   }
 }
 

@@ -45,13 +45,13 @@ void ChunkStore::Touch(uint64_t touch_word) {
   ++counts_.touches;
 }
 
-StatusCode ChunkStore::Remove(uint32_t namespace_id, const shm::ChunkKey& key) {
+StatusCode ChunkStore::Remove(uint32_t namespace_id, const shm::ChunkKey& key, ChunkCause why) {
   if (namespaces_->OfId(namespace_id) == nullptr) return StatusCode::kStale;
   const Result<SlotId> slot = index_->Find(key, namespace_id, index_->Hash(key, namespace_id));
   if (!slot.ok()) return StatusCode::kNotFound;
   const uint32_t chunk = chunks_.OfSlot(*slot);
   if (chunk == kNoChunk) return StatusCode::kBusy;  // being written: its claim owns it
-  DropChunk(chunk, Departure::kRemoved);
+  DropChunk(chunk, why);
   ++counts_.removed;
   return StatusCode::kOk;
 }
@@ -81,12 +81,13 @@ void ChunkStore::EndLease(uint32_t chunk) {
   leases_.End(chunks_, chunk, record_bytes);
 }
 
-void ChunkStore::DropChunk(uint32_t chunk, Departure why) {
+void ChunkStore::DropChunk(uint32_t chunk, ChunkCause why) {
   EndLease(chunk);
   const Chunk& dropped = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(dropped.slot);
-  if (dropped.in_dram) ForgetRecord(chunk, why);
-  if (dropped.on_nvme()) ForgetReplica(chunk, why);
+  Note(entry.key, entry.namespace_id, entry.length, why);
+  if (dropped.in_dram) ForgetRecord(chunk, DepartureOf(why));
+  if (dropped.on_nvme()) ForgetReplica(chunk, DepartureOf(why));
   namespaces_->Count(entry.namespace_id, -1, -int64_t{entry.length});
   index_->Retire(dropped.slot);
   chunks_.Remove(chunk);

@@ -184,7 +184,7 @@ bool ChunkStore::Evacuate(const Victim& victim, double price, int64_t now_ns) {
     const SegmentRecord record = pool_->at(segment).records[i];
     const Chunk& chunk = chunks_.at(record.chunk);
     if (namespaces_->OfId(index_->Read(chunk.slot).namespace_id) == nullptr) {
-      DropChunk(record.chunk, Departure::kRemoved);  // its sweep is still to come
+      DropChunk(record.chunk, ChunkCause::kEpochEnded);  // its sweep is still to come
       continue;
     }
     const uint64_t record_bytes = shm::RecordBytes(record.payload_bytes);
@@ -200,7 +200,7 @@ bool ChunkStore::Evacuate(const Victim& victim, double price, int64_t now_ns) {
     if (chunks_.at(record.chunk).on_nvme()) {
       LeaveDram(record.chunk);
     } else {
-      DropChunk(record.chunk, Departure::kEvicted);
+      DropChunk(record.chunk, CauseOfLeavingDram(chunks_.at(record.chunk)));
     }
   }
   return true;
@@ -282,7 +282,7 @@ void ChunkStore::DropDamaged(uint32_t segment, uint32_t chunk) {
   LogError("a chunk in segment " + std::to_string(segment) +
            " no longer has the bytes of its commit: dropped");
   if (chunks_.at(chunk).on_nvme()) return LeaveDram(chunk);  // as it was
-  DropChunk(chunk, Departure::kRemoved);
+  DropChunk(chunk, ChunkCause::kDamagedDram);
 }
 
 // REQUIRES: nothing in it is ready any more.

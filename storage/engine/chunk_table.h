@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "storage/base/check.h"
+#include "storage/engine/chunk_event.h"
 #include "storage/index/index.h"
 #include "storage/policy/policy.h"
 #include "storage/record/record.h"
@@ -26,6 +27,7 @@ struct Chunk {
   PolicyHandle policy = 0;
   // On NVMe; no meaning unless on_nvme().
   PolicyHandle nvme_policy = 0;
+  uint32_t put_at_s = 0;       // CLOCK_REALTIME; 0: before this life of the daemon
   LogPlace nvme;               // sequence 0: not there
   int64_t lease_until_ns = 0;  // 0: none
   uint64_t serial = 0;         // another one for each chunk that ever was in this place
@@ -35,6 +37,8 @@ struct Chunk {
   bool demoting = false;  // is being written
   bool urgent = false;    // somebody waits for its being written
   bool loading = false;   // is being read into DRAM
+  // Why it is not on NVMe, when it neither is nor waits for it; kNone: nobody asked for it.
+  ChunkCause unwritten = ChunkCause::kNone;
 
   bool on_nvme() const { return nvme.sequence != 0; }
 };

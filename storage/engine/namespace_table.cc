@@ -128,6 +128,12 @@ std::vector<NamespaceInfo> NamespaceTable::All() const {
   return all;
 }
 
+void NamespaceTable::Visit(const std::function<bool(const NamespaceInfo& info)>& visit) const {
+  for (const auto& [label, info] : by_label_) {
+    if (!visit(info)) return;
+  }
+}
+
 Result<NamespaceInfo> NamespaceTable::Bump(std::string_view label) {
   const auto found = by_label_.find(label);
   if (found == by_label_.end()) return NoNamespace(label);

@@ -6,6 +6,7 @@
 // Threads: belongs to one shard.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -45,6 +46,8 @@ class NamespaceTable {
 
   Result<NamespaceInfo> Find(std::string_view label) const;
   std::vector<NamespaceInfo> All() const;
+  // In the order of labels, until `visit` answers false.
+  void Visit(const std::function<bool(const NamespaceInfo& info)>& visit) const;
 
   // A new id for the label; gets under the old one miss from the return of this call on.
   Result<NamespaceInfo> Bump(std::string_view label);

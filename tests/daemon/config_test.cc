@@ -43,6 +43,7 @@ nvme = ["/a", "/b"]
 nvme_bytes = "1TiB"
 nvme_segment = "64MiB"
 nvme_admission = "500 GiB/day"
+catalog = "/c"
 policy = "lru"
 huge_pages = "off"
 log_level = "warning"
@@ -64,6 +65,7 @@ nvme_bytes = "100GiB"
   EXPECT_EQ(config->nvme_segment_bytes, uint64_t{64} << 20);
   EXPECT_EQ(config->nvme_admission, NvmeAdmission::kBytesADay);
   EXPECT_EQ(config->nvme_bytes_a_day, uint64_t{500} << 30);
+  EXPECT_EQ(config->catalog, "/c");
   EXPECT_EQ(config->policy, "lru");
   EXPECT_FALSE(config->huge_pages);
   EXPECT_EQ(config->log_level, LogLevel::kWarning);
@@ -78,6 +80,18 @@ TEST(Config, NvmeIsAPathOrAList) {
   EXPECT_TRUE(ParseConfig("", "t.toml")->nvme.empty());
   EXPECT_THAT(Refused("nvme = 3"), HasSubstr("t.toml:1: nvme = 3: use a list of paths"));
   EXPECT_THAT(Refused(R"(nvme = ["/a", ""])"), HasSubstr("use a list of paths"));
+}
+
+TEST(Config, TheCatalogLiesInTheFirstFolderOfNvme) {
+  Config config;
+  EXPECT_EQ(CatalogFolderOf(config), "");
+  config.nvme = {"/none/folder/", "/tmp/"};
+  EXPECT_EQ(CatalogFolderOf(config), "/tmp/catalog");
+  config.catalog = "/c";
+  EXPECT_EQ(CatalogFolderOf(config), "/c");
+  config.catalog = "off";
+  EXPECT_EQ(CatalogFolderOf(config), "");
+  EXPECT_THAT(Refused("catalog = 3"), HasSubstr("t.toml:1: catalog = 3: use a folder or \"off\""));
 }
 
 TEST(Config, NvmeAdmissionIsAWordOrASizeADay) {

@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 
 BIN = pathlib.Path(os.environ["TERRACE_BIN"])
 
@@ -15,10 +16,15 @@ class Terraced:
     """Runs on a socket in ``folder``."""
 
     def __init__(
-        self, folder: pathlib.Path, dram: str = "64MiB", segment: str = "2MiB", nvme: str = ""
+        self,
+        folder: pathlib.Path,
+        dram: str = "64MiB",
+        segment: str = "2MiB",
+        nvme: str = "",
+        flags: Sequence[str] = (),
     ) -> None:
         self.socket = str(folder / "t.sock")
-        self.sizes = ["--dram", dram, "--segment", segment]
+        self.sizes = ["--dram", dram, "--segment", segment, *flags]
         if nvme:  # its size; the log lies beside the socket
             self.sizes += ["--nvme", f"{folder}/", "--nvme-bytes", nvme]
         self.start()

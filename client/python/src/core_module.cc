@@ -303,6 +303,39 @@ class Unlocked {
   std::shared_ptr<Client>& client_;
 };
 
+nb::object Seconds(int64_t wall_ms) {
+  if (wall_ms == 0) return nb::none();
+  return nb::cast(static_cast<double>(wall_ms) / 1000);
+}
+
+nb::object TextOrNone(std::string_view text) {
+  if (text.empty()) return nb::none();
+  return nb::str(text.data(), text.size());
+}
+
+// Of terrace_kv.Explanation.
+nb::dict Fields(const Explanation& of, const std::string& label, const nb::bytes& key) {
+  nb::list tiers;
+  if (of.in_dram) tiers.append("dram");
+  if (of.on_nvme) tiers.append("nvme");
+  const bool caused = of.cause != GoneCause::kNone;
+  nb::dict out;
+  out["answer"] = TextOrNone(terrace::Name(of.answer));
+  out["cause"] = caused ? TextOrNone(terrace::Name(of.cause)) : nb::none();
+  out["when"] = Seconds(of.when_ms);
+  out["tiers"] = nb::tuple(tiers);
+  out["size"] = of.payload_bytes;
+  out["put"] = Seconds(of.put_ms);
+  out["namespace_known"] = of.namespace_known;
+  out["other_namespace"] = TextOrNone(of.other_label);
+  out["other_field"] = TextOrNone(of.other_field);
+  out["history_since"] = Seconds(of.history_since_ms);
+  out["history_lost"] = of.history_lost;
+  out["daemon_started"] = Seconds(of.daemon_started_ms);
+  out["text"] = of.Text(nb::repr(key).c_str(), label);
+  return out;
+}
+
 struct PyClient {
   // Each call shares it: another thread may close while one waits.
   std::shared_ptr<Client> client;
@@ -357,6 +390,19 @@ struct PyClient {
     }
     if (!json->ok()) Raise(json->status(), *inside);
     return **json;
+  }
+
+  nb::dict Explain(const std::string& label, const nb::bytes& key, uint16_t part) const {
+    const shm::ChunkKey wanted = Keys({key}, part).front();
+    std::shared_ptr<Client> inside = open();
+    std::optional<Result<Explanation>> explained;
+    const Unlocked last(inside);
+    {
+      const nb::gil_scoped_release unlocked;
+      explained.emplace(inside->Explain(label, wanted));
+    }
+    if (!explained->ok()) Raise(explained->status(), *inside);
+    return Fields(**explained, label, key);
   }
 
   PyNamespace Register(const NamespaceIdentity& identity) const {
@@ -477,6 +523,7 @@ NB_MODULE(_core, module) {
       .def_prop_ro("chunk_bytes_max", &PyClient::chunk_bytes_max)
       .def_prop_ro("socket", [](const PyClient& self) { return self.open()->socket(); })
       .def("status_json", &PyClient::StatusJson)
+      .def("explain", &PyClient::Explain, "label"_a, "key"_a, "part"_a)
       .def("close", &PyClient::Close)
       .def(
           "register",

@@ -21,13 +21,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from terrace_kv import _core
 from terrace_kv._core import Pin, __version__
 
-__all__ = ["Client", "Namespace", "Pin", "Unavailable", "__version__"]
+__all__ = ["Client", "Explanation", "Namespace", "Pin", "Unavailable", "__version__"]
 
 
 class Unavailable(RuntimeError):
@@ -43,6 +44,59 @@ class Unavailable(RuntimeError):
     def __init__(self, message: str, status: str = "unavailable") -> None:
         super().__init__(message)
         self.status = status
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a get of a chunk misses; made by `Client.explain`.  ``str()`` of it is for people.
+
+    Times are seconds since 1970; None is not known.
+
+    Attributes
+    ----------
+    answer
+        "ready", "being written", "being loaded", "gone" (it left, for ``cause``), "refused" (it was
+        not taken, for ``cause``), "other namespace" (nothing is known of it here, and it is ready
+        under ``other_namespace``), "never put" (as far as the history goes).
+    cause
+        Of the last event, whatever the answer: "removed", "evicted nvme", "damaged nvme", ...
+    when
+        The last event happened.
+    tiers
+        Where it is: "dram", "nvme".
+    size
+        Bytes of its payload, 0 when not known.
+    put
+        It was put, when it is ready and was in this life of the daemon.
+    namespace_known
+        Whether the namespace is registered.
+    other_namespace, other_field
+        Another namespace in which the key is ready, and the first field of its identity that
+        differs.
+    history_since, history_lost
+        Since when events are known, but for so many.
+    daemon_started
+        What was only in memory before is gone.
+    text
+        All of it in sentences, with the mend.
+    """
+
+    answer: str
+    cause: str | None
+    when: float | None
+    tiers: tuple[str, ...]
+    size: int
+    put: float | None
+    namespace_known: bool
+    other_namespace: str | None
+    other_field: str | None
+    history_since: float | None
+    history_lost: int
+    daemon_started: float | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Namespace:
@@ -242,6 +296,27 @@ class Client:
         """
         status: dict[str, Any] = json.loads(self._core.status_json())
         return status
+
+    def explain(self, namespace: str, key: bytes, *, part: int = 0) -> Explanation:
+        """Tells why a get of ``key`` misses, or where it is.
+
+        Parameters
+        ----------
+        namespace
+            The label; it need not be registered.
+        key
+            As for `Namespace.get`.
+        part
+            Its part.
+
+        Raises
+        ------
+        ValueError
+            For an empty key and after `close`.
+        Unavailable
+            When nobody answers.
+        """
+        return Explanation(**self._core.explain(namespace, key, part))
 
     def namespace(
         self,

@@ -43,6 +43,29 @@ def stop(daemon: Any) -> None:
     wait_until(stopped)
 
 
+def test_a_miss_is_explained(daemon: Any) -> None:
+    with terrace_kv.Client(daemon.socket) as client:
+        ns = client.namespace("n", dtype="f16")
+        client.namespace("o", dtype="bf16")
+        never = client.explain("n", b"k")
+        assert (never.answer, never.cause, never.tiers) == ("never put", None, ())
+        assert never.history_since is not None and never.history_since <= time.time()
+        assert ns.put([(b"k", b"x" * 5000)]) == ["ok"]
+        ready = client.explain("n", b"k")
+        assert (ready.answer, ready.tiers, ready.size) == ("ready", ("dram",), 5000)
+        assert ready.put is not None and abs(ready.put - time.time()) < 60
+        other = client.explain("o", b"k")
+        assert (other.answer, other.other_namespace) == ("other namespace", "n")
+        assert other.other_field == "dtype" and "dtype" in str(other)
+        assert client.explain("n", b"k", part=1).answer == "never put"
+        assert ns.remove([b"k"]) == ["ok"]
+        gone = client.explain("n", b"k")
+        assert (gone.answer, gone.cause) == ("gone", "removed")
+        assert "removed by a client" in str(gone)
+        with pytest.raises(ValueError):
+            client.explain("n", b"")
+
+
 def test_put_match_get_are_the_same_bytes(daemon: Any) -> None:
     with terrace_kv.Client(daemon.socket) as client:
         ns = client.namespace("n", model="m", tokens_per_chunk=64)

@@ -48,10 +48,9 @@ ChunkRow NumberedRow(uint64_t number, uint32_t life) {
 }
 
 GoneRow NumberedGone(uint64_t number) {
-  return {.reason = static_cast<GoneReason>(1 + number % kGoneReasonLast),
-          .tier = static_cast<uint8_t>(number % 3),
-          .wall_ns = static_cast<int64_t>(number) * 1000,
-          .worth = static_cast<double>(number) / 8};
+  return {.reason = static_cast<uint8_t>(1 + number % 255),
+          .bytes = static_cast<uint32_t>(number * 8),
+          .wall_ns = static_cast<int64_t>(number) * 1000};
 }
 
 CatalogOptions SmallCatalog(const std::string& folder) {

@@ -62,6 +62,7 @@ TEST(CatalogHistory, BoundHoldsOnDiskAndDropsTheOldest) {
     }
     ASSERT_TRUE(FlushNow(*catalog).ok());
     EXPECT_GE(catalog->stats().history_rows, 700u);
+    EXPECT_EQ(catalog->stats().history_since_wall_ns, NumberedGone(4200).wall_ns);
     EXPECT_EQ(FindGoneNow(*catalog, NumberedName(4999)).size(), 1u);
     EXPECT_EQ(FindGoneNow(*catalog, NumberedName(4300)).size(), 1u);
     EXPECT_TRUE(FindGoneNow(*catalog, NumberedName(4199)).empty());
@@ -72,6 +73,7 @@ TEST(CatalogHistory, BoundHoldsOnDiskAndDropsTheOldest) {
   options.history_rows_max = 100;  // a smaller one takes hold with the next row
   {
     const auto catalog = OpenCatalog(options);
+    EXPECT_EQ(catalog->stats().history_since_wall_ns, NumberedGone(4200).wall_ns);
     ASSERT_TRUE(catalog->NoteGone(NumberedName(1), NumberedGone(1)).ok());
     EXPECT_EQ(FindGoneNow(*catalog, NumberedName(1)).size(), 1u);
     EXPECT_LE(catalog->stats().history_rows, 100u);
