@@ -6,6 +6,9 @@
 
 #include "storage/base/clock.h"
 #include "storage/base/log.h"
+#include "storage/io/tune_budgets.h"
+#include "storage/mem/memory_file.h"
+#include "storage/mem/populator.h"
 
 namespace terrace {
 namespace {
@@ -15,6 +18,12 @@ namespace {
 constexpr int64_t kStartNsMax = 60 * kNsPerSecond;
 constexpr int64_t kDrainNsMax = 10 * kNsPerSecond;
 constexpr int64_t kWaitMsMax = 100;
+constexpr int64_t kQuietNsMax = 500 * kNsPerMs;
+// Less than the device's own memory or the host's would answer from there.
+constexpr uint64_t kTuneBytesMin = 64 * kMiB;
+constexpr uint64_t kTuneMemoryBytes = 18 * kMiB;
+// Shorter tells noise.
+constexpr int64_t kTuneNsMin = 50 * kNsPerMs;
 
 // Until the device has something to say, or the store wants to be called.
 void Await(const BlockDevice& device, const ChunkStore& store) {
@@ -43,6 +52,33 @@ Status StartNvme(const BlockDevice& device, ChunkStore& store) {
   }
   return Status(why_off.code(), "nvme of tenant '" + store.options().tenant +
                                     "': " + why_off.message() + ": name another path");
+}
+
+void TuneNvme(BlockDevice& device, ChunkStore& store, int64_t time_ns_max) {
+  const SegmentLog::Written written = store.NvmeWritten();
+  if (written.bytes < kTuneBytesMin || time_ns_max < kTuneNsMin) return;
+  const int64_t until_ns = MonotonicNs() + kQuietNsMax;
+  while (device.stats().queued + device.stats().operations != 0) {
+    if (MonotonicNs() >= until_ns) return;
+    Await(device, store);
+    store.PollNvme(MonotonicNs());
+  }
+  // On the pages that reads will meet: they decide the speed.
+  const Result<MemoryFile> memory =
+      MemoryFile::Create("terrace-tune", kTuneMemoryBytes, store.options().memory);
+  if (!memory.ok() || !PopulateNow(memory->mapping().writable_data(), kTuneMemoryBytes).ok())
+    return;
+  const TuneOptions options{.offset = written.offset,
+                            .bytes = written.bytes,
+                            .memory = memory->mapping().writable_data(),
+                            .memory_bytes = kTuneMemoryBytes,
+                            .time_ns_max = time_ns_max};
+  const SystemClock clock;
+  const Result<IoBudgets> tuned = TuneBudgets(device, options, clock);
+  const std::string of = "nvme of tenant '" + store.options().tenant + "': ";
+  if (!tuned.ok()) return LogWarning(of + "measuring it: " + tuned.status().ToString());
+  LogInfo(of + "fastest with " + std::to_string(tuned->read_bytes / kKiB) +
+          " KiB of reads in flight");
 }
 
 void DrainNvme(const BlockDevice& device, ChunkStore& store) {

@@ -15,6 +15,11 @@ namespace terrace {
 // for a device that holds something else; any other failure turns the tier off, which is Ok.
 Status StartNvme(const BlockDevice& device, ChunkStore& store);
 
+// Measures how many reads in flight the device is fastest with, and lets it have those; for
+// `time_ns_max`, and half a second for what the start may still write.  Reads what is there: where
+// that is little, the device keeps the budgets that it has.
+void TuneNvme(BlockDevice& device, ChunkStore& store, int64_t time_ns_max);
+
 // Writes out what waits, and seals; ten seconds at most.
 void DrainNvme(const BlockDevice& device, ChunkStore& store);
 

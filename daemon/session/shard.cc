@@ -32,6 +32,8 @@ constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
 constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
 // Sessions with those whose process is dead, as a multiple of the living that there may be.
 constexpr uint32_t kDeadSessionsShare = 2;
+// Of the start, for measuring all tenants' devices.
+constexpr int64_t kTuneNs = 400 * kNsPerMs;
 constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
 
 }  // namespace
@@ -118,6 +120,7 @@ Status Shard::Impl::Prepare() {
     tenant.store = *std::move(store);
     if (tenant.device == nullptr) continue;
     if (Status started = StartNvme(*tenant.device, *tenant.store); !started.ok()) return started;
+    TuneNvme(*tenant.device, *tenant.store, kTuneNs / static_cast<int64_t>(options_.nvme.size()));
     UniqueFd event(fcntl(tenant.device->event_fd(), F_DUPFD_CLOEXEC, 0));
     if (!event.valid()) return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
     tenant.device_event = std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());

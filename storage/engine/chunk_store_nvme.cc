@@ -42,6 +42,7 @@ Status ChunkStore::PrepareNvme() {
       NvmeTier::Create(options_.nvme, options_.tenant, options_.policy);
   if (!made.ok()) return made.status();
   nvme_ = *std::move(made);
+  segment_buffers_ = std::make_unique<SegmentBuffers>(nvme_->device(), *pool_);
   nvme_->Begin({.named = [this](const std::vector<std::string>& blobs) { return Named(blobs); },
                 .recovered = [this](const RecoveredRecord& record) { RecoverRecord(record); },
                 .ended = [this] { ++settled_; }});
@@ -103,6 +104,10 @@ void ChunkStore::GiveUpNvme(const Status& why) {
 const Status& ChunkStore::nvme_why_off() const {
   static const Status kOn;
   return nvme_ == nullptr ? kOn : nvme_->why_off();
+}
+
+SegmentLog::Written ChunkStore::NvmeWritten() const {
+  return nvme_ != nullptr && nvme_->ready() ? nvme_->log().LongestWritten() : SegmentLog::Written{};
 }
 
 // ---------------------------------------------------------------------------- namespaces

@@ -62,6 +62,8 @@ struct NvmeStats {
   uint64_t recovered = 0, refused = 0;  // records found at start
   std::string namespaces_error;         // empty: the table on the device is the one in use
   SegmentLogStats log;
+  IoStats io;
+  IoBudgets budgets;
 };
 
 class NvmeTier {

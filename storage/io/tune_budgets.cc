@@ -9,7 +9,7 @@
 namespace terrace {
 namespace {
 
-constexpr uint64_t kRequestBytes = 1 * kMiB;
+constexpr uint64_t kRequestBytes = 1 * kMiB + kPageBytes;  // a chunk of 1 MiB, with its header
 constexpr uint32_t kDepthMax = 16;
 constexpr std::array<uint32_t, 5> kDepths = {1, 2, 4, 8, kDepthMax};
 constexpr uint32_t kRounds = 2;  // alternated: a neighbour's burst does not hit one depth alone
@@ -150,7 +150,8 @@ class Tuner {
 
 Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, const Clock& clock) {
   if (options.bytes < kRequestBytes || options.memory_bytes < kRequestBytes) {
-    return Status(StatusCode::kInvalid, "tuning a device takes a range and memory of 1 MiB each");
+    return Status(StatusCode::kInvalid,
+                  "tuning a device takes a range and memory of 1,028 KiB each");
   }
   const IoBudgets before = device.budgets();
   Tuner tuner(device, options, clock);
