@@ -43,7 +43,8 @@ struct RecordHeader {
   uint8_t reserved[8];             // zero
   uint64_t header_checksum;        // XXH3-64 of the header with this word zero: bytes [0, 4096)
   uint64_t leaves[kLeafCountMax];  // XXH3-64 of each leaf of the plain payload; unused are zero
-  uint8_t padding[1952];           // zero
+  uint64_t append_number;          // grows with every record that an NVMe log takes; zero in DRAM
+  uint8_t padding[1944];           // zero
 };
 static_assert(sizeof(RecordHeader) == kRecordHeaderBytes);
 static_assert(std::endian::native == std::endian::little, "the layouts are little-endian");
@@ -52,7 +53,8 @@ static_assert(offsetof(RecordHeader, namespace_id) == 48);
 static_assert(offsetof(RecordHeader, log_sequence) == 64);
 static_assert(offsetof(RecordHeader, header_checksum) == 88);
 static_assert(offsetof(RecordHeader, leaves) == 96);
-static_assert(offsetof(RecordHeader, padding) == 2144);
+static_assert(offsetof(RecordHeader, append_number) == 2144);
+static_assert(offsetof(RecordHeader, padding) == 2152);
 
 // Bytes that a payload takes in a segment, header and padding included.
 constexpr uint64_t RecordBytes(uint64_t payload_bytes) {

@@ -402,6 +402,14 @@ class ChunkStore {
   void AppendCarried(int64_t now_ns);
   void CarriedAppended(const LogPlace& place, const Status& status);
 
+  // The scrubber (chunk_store_scrub.cc).
+  int64_t ScrubPauseNs() const;
+  int64_t ScrubWake() const;  // 0: nothing to do before something else happens
+  void ScrubNvme(int64_t now_ns);
+  uint32_t NextToScrub();
+  bool ReadScrubbed(uint32_t chunk, int64_t now_ns);
+  void ScrubbedRead(const Status& read);
+
   // Chunks.
   bool IsCurrent(uint32_t segment, uint32_t record_index) const;
   // Retires the slot, accounts, forgets.  The bytes stay until the segment is reclaimed.

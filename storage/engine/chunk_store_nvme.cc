@@ -73,11 +73,21 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
   const RecordIdentity& identity = record.identity;
   const uint64_t hash = index_->Hash(identity.key, identity.namespace_id);
   // A chunk longer than this pool takes could never be loaded.
-  const bool wanted = record.stored_bytes == identity.payload_bytes &&
-                      identity.payload_bytes <= chunk_bytes_max_ && identity.key.valid() &&
-                      identity.key.zero_padded() &&
-                      namespaces_->OfId(identity.namespace_id) != nullptr &&
-                      !index_->Find(identity.key, identity.namespace_id, hash).ok();
+  bool wanted = record.stored_bytes == identity.payload_bytes &&
+                identity.payload_bytes <= chunk_bytes_max_ && identity.key.valid() &&
+                identity.key.zero_padded() && namespaces_->OfId(identity.namespace_id) != nullptr;
+  if (wanted) {
+    const Result<SlotId> earlier = index_->Find(identity.key, identity.namespace_id, hash);
+    if (earlier.ok()) {
+      const uint32_t chunk = chunks_.OfSlot(*earlier);
+      wanted = record.append_number > nvme_->recovered_number(chunk);
+      // The key was dropped and put again, or carried over: it is the later one.
+      if (wanted) {
+        DropChunk(chunk, Departure::kRemoved);
+        --nvme_->counts.recovered;
+      }
+    }
+  }
   Result<SlotId> slot = Status(StatusCode::kNotFound);
   if (wanted) {
     slot = index_->InsertElsewhere(identity.key, identity.namespace_id, hash, shm::SlotTier::kNvme,
@@ -88,7 +98,9 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
     nvme_->log().MarkDead(record.place, record.stored_bytes);
     return;
   }
-  AddReplica(chunks_.Add(*slot), record.place);
+  const uint32_t chunk = chunks_.Add(*slot);
+  AddReplica(chunk, record.place);
+  nvme_->NoteRecovered(chunk, record.append_number);
   namespaces_->Count(identity.namespace_id, 1, identity.payload_bytes);
   ++nvme_->counts.recovered;
 }
@@ -414,6 +426,7 @@ bool ChunkStore::PollNvme(int64_t now_ns) {
     DropQuarantined();
     ReclaimNvme(now_ns);
     Demote(now_ns);
+    ScrubNvme(now_ns);
   }
   nvme_->device().Flush();
   return ended;
@@ -427,6 +440,7 @@ int64_t ChunkStore::NvmeWake() const {
   };
   sooner(demote_wake_ns_);
   sooner(nvme_->reclaim().retry_ns);
+  sooner(ScrubWake());
   if (nvme_->state() != NvmeState::kOff && !storing_namespaces_ &&
       namespaces_->version() != stored_version_) {
     sooner(std::max(store_namespaces_ns_, nvme_now_ns_ + 1));

@@ -61,6 +61,7 @@ Result<std::unique_ptr<NvmeTier>> NvmeTier::Create(const NvmeOptions& options,
 }
 
 NvmeTier::~NvmeTier() {
+  state_ = NvmeState::kOff;  // what ends now finds no store any more
   if (log_ != nullptr) options_.device->Drain();
 }
 
@@ -88,6 +89,7 @@ void NvmeTier::Opened(const Status& status) {
       },
       [this](const Status& recovered) {
         if (state_ != NvmeState::kRecovering) return;
+        recovered_numbers_ = {};
         if (!recovered.ok()) return TurnOff(recovered);
         state_ = NvmeState::kReady;
         start_.ended();
@@ -107,6 +109,11 @@ bool NvmeTier::Poll(int64_t now_ns) {
   const bool ended = options_.device->Poll() != 0;
   log_->Poll(now_ns);
   return ended;
+}
+
+void NvmeTier::NoteRecovered(uint32_t chunk, uint64_t append_number) {
+  if (chunk >= recovered_numbers_.size()) recovered_numbers_.resize(chunk + 1);
+  recovered_numbers_[chunk] = append_number;
 }
 
 bool NvmeTier::Roomy() const {

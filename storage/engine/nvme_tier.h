@@ -35,6 +35,7 @@ struct NvmeOptions {
   uint64_t segment_bytes = 256 * kMiB;
   NvmeAdmission admission = NvmeAdmission::kAlways;
   uint64_t bytes_a_day = 0;     // of kBytesADay: records, headers included
+  int64_t scrub_pass_ns = 0;    // in which all that is sealed is read and checked once; 0: never
   uint64_t sequence_floor = 1;  // SegmentLogOptions
   uint64_t new_log_id = 0;
   LogWriteOptions write;
@@ -60,7 +61,8 @@ struct NvmeStats {
   uint64_t loads = 0, load_bytes = 0, load_failed = 0, load_corrupt = 0;
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, reclaims = 0;
   uint64_t recovered = 0, refused = 0;  // records found at start
-  std::string namespaces_error;         // empty: the table on the device is the one in use
+  uint64_t scrubbed = 0, scrubbed_bytes = 0, scrub_damaged = 0, scrub_passes = 0;
+  std::string namespaces_error;  // empty: the table on the device is the one in use
   SegmentLogStats log;
   IoStats io;
   IoBudgets budgets;
@@ -87,6 +89,18 @@ class NvmeTier {
     RecordIdentity identity;
     bool read = false;       // it lies verified in `buffer`
     bool appending = false;  // the log has taken it
+    AlignedBytes buffer;
+  };
+  // The scrubber's place.
+  struct Scrub {
+    bool reading = false;
+    uint32_t segment = 0;
+    size_t next = 0;  // of its residents
+    uint64_t burst_bytes = 0;
+    int64_t due_ns = 0;  // when it may go on; 0: not since the start
+    ChunkTicket chunk;   // that is being read, from `place`
+    LogPlace place;
+    RecordIdentity identity;
     AlignedBytes buffer;
   };
   struct Start {
@@ -126,6 +140,10 @@ class NvmeTier {
 
   std::vector<Resident>& residents(uint32_t segment) { return residents_[segment]; }
 
+  // -- While it recovers: the append_number of the record that a chunk was made of ------------
+  void NoteRecovered(uint32_t chunk, uint64_t append_number);
+  uint64_t recovered_number(uint32_t chunk) const { return recovered_numbers_[chunk]; }
+
   // -- Chunks that wait to be written, the first in first --------------------------------------
   // False when too many wait.
   bool Queue(ChunkTicket chunk);
@@ -142,6 +160,7 @@ class NvmeTier {
 
   Reclaim& reclaim() { return reclaim_; }
   const Reclaim& reclaim() const { return reclaim_; }
+  Scrub& scrub() { return scrub_; }
   NvmeStats stats() const;
   NvmeStats counts;  // what the flows count
 
@@ -162,10 +181,12 @@ class NvmeTier {
   Status why_off_;
   Start start_;
   std::vector<std::vector<Resident>> residents_;  // by segment, in the order of their coming
+  std::vector<uint64_t> recovered_numbers_;       // by chunk; empty once it is ready
   std::deque<ChunkTicket> queue_, urgent_;
   int64_t tokens_ns_ = 0;
   double tokens_ = 0;  // bytes that may be written now
   Reclaim reclaim_;
+  Scrub scrub_;
 };
 
 }  // namespace terrace

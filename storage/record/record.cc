@@ -70,10 +70,11 @@ Status CheckZeros(const RecordHeader& header) {
   if (!AllZero(header.reserved, header.reserved + sizeof(header.reserved))) {
     return Corrupt("reserved bytes are not zero");
   }
-  // Unused leaves and the padding behind them lie together.
-  static_assert(offsetof(RecordHeader, padding) ==
-                offsetof(RecordHeader, leaves) + sizeof(header.leaves));
-  if (!AllZero(header.leaves + header.leaf_count, &header + 1)) {
+  if (header.log_sequence == 0 && header.append_number != 0) {
+    return Corrupt("append_number is not zero outside a log");
+  }
+  if (!AllZero(header.leaves + header.leaf_count, &header.append_number) ||
+      !AllZero(header.padding, &header + 1)) {
     return Corrupt("bytes behind the leaf table are not zero");
   }
   return Status::Ok();
@@ -147,8 +148,9 @@ void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, RecordH
   header->header_checksum = HeaderChecksum(*header);
 }
 
-void PlaceHeader(const LogPlace& place, RecordHeader* header) {
-  TERRACE_CHECK(place.sequence >= 1);
+void PlaceHeader(const LogPlace& place, uint64_t append_number, RecordHeader* header) {
+  TERRACE_CHECK(place.sequence >= 1 && append_number <= kAppendNumberMax);
+  header->append_number = append_number;
   header->log_sequence = place.sequence;
   header->log_segment = place.segment;
   header->log_offset_units = place.offset_units;

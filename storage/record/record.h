@@ -47,9 +47,13 @@ struct LeafRange {
 // kPayloadBytesMax.
 void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, shm::RecordHeader* header);
 
-// Gives a header its place in the log, and the checksum that goes with it.
-// REQUIRES: place.sequence >= 1.
-void PlaceHeader(const LogPlace& place, shm::RecordHeader* header);
+// Five bytes of a footer's entry.
+inline constexpr uint64_t kAppendNumberMax = (uint64_t{1} << 40) - 1;
+
+// Gives a header its place in the log, the number by which a later record of the same key is told
+// from an earlier one, and the checksum that goes with them.
+// REQUIRES: place.sequence >= 1; append_number <= kAppendNumberMax.
+void PlaceHeader(const LogPlace& place, uint64_t append_number, shm::RecordHeader* header);
 
 // Whether the header is one that BuildHeader can have written, for DRAM: magic, version, checksum,
 // hash algorithm, codec, key, lengths, no place in the log, zeros where zeros belong.  kCorrupt

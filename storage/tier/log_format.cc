@@ -57,9 +57,6 @@ Status Differs(StatusCode code, const std::string& field, const std::string& fou
 }
 
 Status CheckEntry(const FooterEntry& entry, uint64_t room_from, uint64_t room_to) {
-  if (!AllZero(entry.reserved, sizeof(entry.reserved))) {
-    return Corrupt("footer entry: reserved bytes are not zero");
-  }
   const shm::ChunkKey key = IdentityOf(entry).key;
   if (!key.valid() || !key.zero_padded()) return Corrupt("footer entry: not a key");
   if (entry.payload_bytes < 1 || entry.payload_bytes > shm::kPayloadBytesMax ||
@@ -317,8 +314,15 @@ FooterEntry EntryOf(const shm::RecordHeader& header, uint32_t offset_units) {
   entry.namespace_id = header.namespace_id;
   entry.part = header.part;
   entry.key_length = header.key_length;
+  std::memcpy(entry.append_number, &header.append_number, sizeof(entry.append_number));
   entry.header_checksum = header.header_checksum;
   return entry;
+}
+
+uint64_t AppendNumberOf(const FooterEntry& entry) {
+  uint64_t number = 0;
+  std::memcpy(&number, entry.append_number, sizeof(entry.append_number));
+  return number;
 }
 
 RecordIdentity IdentityOf(const FooterEntry& entry) {

@@ -100,5 +100,6 @@ Status CheckFooter(const SegmentTrailer& trailer, std::span<const uint8_t> entri
 FooterEntry EntryOf(const shm::RecordHeader& header, uint32_t offset_units);
 
 RecordIdentity IdentityOf(const FooterEntry& entry);
+uint64_t AppendNumberOf(const FooterEntry& entry);
 
 }  // namespace terrace

@@ -107,11 +107,12 @@ struct FooterEntry {
   uint32_t namespace_id;
   uint16_t part;
   uint8_t key_length;
-  uint8_t reserved[5];
+  uint8_t append_number[5];  // of the record's header, its lower bytes
   uint64_t header_checksum;
 };
 static_assert(sizeof(FooterEntry) == 64);
 static_assert(offsetof(FooterEntry, offset_units) == 32);
+static_assert(offsetof(FooterEntry, append_number) == 51);
 static_assert(offsetof(FooterEntry, header_checksum) == 56);
 
 struct SegmentTrailer {

@@ -79,7 +79,7 @@ Status LogWriter::Append(const LogAppend& append, LogAppendDone done, int64_t no
                    .segment = open.segment,
                    .offset_units = static_cast<uint32_t>(open.assigned / kLogBlockBytes)};
   pending.header = *append.header;
-  PlaceHeader(pending.place, &pending.header);
+  PlaceHeader(pending.place, std::min(++append_number_, kAppendNumberMax), &pending.header);
   pending.stored = append.stored;
   pending.done = std::move(done);
   pending.record_bytes = record_bytes;

@@ -83,6 +83,9 @@ class LogWriter {
   // The longest record that a segment of this size takes, header included.
   static uint64_t RecordBytesMax(uint64_t segment_bytes);
 
+  // Before the first append: of a record that the log holds.
+  void RaiseAppendNumber(uint64_t number) { append_number_ = std::max(append_number_, number); }
+
   // Gives the record its place and queues it; starts no I/O.  Only after Ok is `done` called, once.
   //   kBusy: too many wait, or no slot for another open segment      kNoSpace: no free segment
   //   kIoError: writes pause after an error      kDenied: read-only      kInvalid: never will fit
@@ -205,8 +208,9 @@ class LogWriter {
   std::vector<uint32_t> free_pending_;
   std::vector<Finished> finished_, calling_;
   uint32_t writing_ = 0;
-  uint32_t first_ = 0;  // which segment is served first, in turns
-  bool work_ = false;   // since the last Poll
+  uint32_t first_ = 0;          // which segment is served first, in turns
+  uint64_t append_number_ = 0;  // of the last record
+  bool work_ = false;           // since the last Poll
   int64_t now_ns_ = 0;
   Breaker breaker_;
   LogWriteStats stats_;

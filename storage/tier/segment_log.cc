@@ -154,6 +154,8 @@ void SegmentLog::Recovered(LogRecovery::Segment found, const OnRecord& on_record
     record.stored_bytes = entry.stored_bytes;
     record.place.offset_units = entry.offset_units;
     record.header_checksum = entry.header_checksum;
+    record.append_number = AppendNumberOf(entry);
+    writer_->RaiseAppendNumber(record.append_number);
     on_record(record);
   }
   const bool sealing =

@@ -62,6 +62,7 @@ struct RecoveredRecord {
   uint32_t stored_bytes = 0;
   LogPlace place;
   uint64_t header_checksum = 0;
+  uint64_t append_number = 0;  // of several records of a key the highest is the last
 };
 
 struct SegmentLogStats {
@@ -106,9 +107,10 @@ class SegmentLog {
   // NamespaceStore::Replace.  REQUIRES: Open was done with Ok.
   Status ReplaceNamespaces(std::vector<std::string> blobs, Done done);
 
-  // Every record that the log holds, once; of several with one key any is right.  Each counts as
-  // live until MarkDead.  The engine drops those whose namespace is not live. REQUIRES: Open was
-  // done with Ok; called once.
+  // Every record that the log holds, once, in no order; of several with one key the one with the
+  // highest append_number is right, for the others were dropped before it was appended.  Each
+  // counts as live until MarkDead.  The engine drops those whose namespace is not live. REQUIRES:
+  // Open was done with Ok; called once.
   void Recover(OnRecord on_record, Done done);
   const RecoveryProgress* recovery_progress() const;
 

@@ -366,6 +366,32 @@ TEST_F(ChunkStoreNvme, AllOfItSurvivesARestart) {
   ExpectAccountsAddUp();
 }
 
+// What was dropped lies in the log until its segment is reclaimed, beside what came after it.
+TEST_F(ChunkStoreNvme, OfSeveralRecordsOfAKeyTheLastIsFoundAgain) {
+  OpenNvme(4, 24);
+  Fill(0, 20);
+  constexpr int kTimes = 4;
+  for (int time = 1; time <= kTimes; ++time) {
+    for (uint64_t key = 0; key < 20; ++key) {
+      ASSERT_EQ(store->Remove(ns, KeyOf(key)), StatusCode::kOk);
+      const uint32_t bytes = kBytes + static_cast<uint32_t>(time);
+      ASSERT_EQ(Put(*session, key, bytes, 1000 * time + key), StatusCode::kOk);
+      Settle();
+      ASSERT_TRUE(Durable(key));
+    }
+    if (time % 2 == 0) {
+      Restart();
+    } else {
+      Crash();
+    }
+    for (uint64_t key = 0; key < 20; ++key) {
+      const uint32_t bytes = kBytes + static_cast<uint32_t>(time);
+      ASSERT_EQ(Get(key, bytes, 1000 * time + key), StatusCode::kOk) << key << ", time " << time;
+    }
+    ExpectAccountsAddUp();
+  }
+}
+
 TEST_F(ChunkStoreNvme, WhatIsDurableSurvivesTheLossOfPower) {
   OpenNvme(4, 24);
   std::vector<uint64_t> durable;

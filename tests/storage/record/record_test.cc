@@ -96,19 +96,20 @@ constexpr LogPlace kPlace{
 
 TEST(RecordHeader, PlacedBytesAreGolden) {
   RecordHeader header = SampleHeader();
-  PlaceHeader(kPlace, &header);
+  PlaceHeader(kPlace, 7, &header);
   EXPECT_EQ(Hex(&header.log_sequence, 24),
             "0807060504030201"
             "14131211"
             "24232221"
             "0000000000000000");
-  EXPECT_EQ(Hex(&header.header_checksum, 8), "424d65bed6de4fab");
+  EXPECT_EQ(Hex(&header.append_number, 8), "0700000000000000");
+  EXPECT_EQ(Hex(&header.header_checksum, 8), "3e6b55ab545dd0a9");
 }
 
 TEST(RecordHeader, PlacedIsRefusedInDramAndAtAnyOtherPlace) {
   RecordHeader header = SampleHeader();
   ExpectCorrupt(CheckHeader(header, kPlace), "log_sequence is 0");
-  PlaceHeader(kPlace, &header);
+  PlaceHeader(kPlace, 7, &header);
   EXPECT_TRUE(CheckHeader(header, kPlace).ok());
   EXPECT_TRUE(ValidateHeader(header, Sample(), kPlace).ok());
   ExpectCorrupt(CheckHeader(header), "log_sequence");
@@ -210,7 +211,8 @@ TEST(RecordHeader, ForgedFieldsAreRefusedByName) {
   ExpectCorrupt(forged([](RecordHeader& h) { h.log_offset_units = 1; }), "log_offset_units is 1");
   ExpectCorrupt(forged([](RecordHeader& h) { h.reserved[7] = 1; }), "reserved");
   ExpectCorrupt(forged([](RecordHeader& h) { h.leaves[3] = 1; }), "leaf table");
-  ExpectCorrupt(forged([](RecordHeader& h) { h.padding[1951] = 1; }), "leaf table");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.append_number = 1; }), "append_number");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.padding[1943] = 1; }), "leaf table");
 }
 
 TEST(RecordHeader, SmallestAndLargestPayloadValidate) {
