@@ -16,6 +16,8 @@ namespace terrace {
 namespace {
 
 constexpr uint32_t kPutBatch = 16;
+// Twice the pool, as the queue is a sixth of it.
+constexpr uint32_t kQueuesToFill = 12;
 constexpr uint32_t kLookUs = 500;
 constexpr int64_t kWrittenNs = 60 * kNsPerSecond;
 
@@ -170,13 +172,14 @@ double Putter::Write(uint64_t count) {
   NvmeNumbers began;
   int64_t began_ns = 0;
   uint64_t put = 0;
-  // The queue fills first: puts are faster than any device that this is meant for.
+  // The queue fills first: puts are faster than any device that this is meant for, once the pool's
+  // segments are such as clients fill.
   while (client_.available()) {
     PutBatch(next_, kPutBatch, payload_bytes_);
     next_ += kPutBatch;
     put += kPutBatch;
     const NvmeNumbers now = AwaitQueue();
-    const bool full = now.demote_queue + kPutBatch > queue_max_ || put > 4ull * queue_max_;
+    const bool full = now.demote_queue + kPutBatch > queue_max_ || put > kQueuesToFill * uint64_t{queue_max_};
     if (began_ns == 0 && full) {
       began = now;
       began_ns = MonotonicNs();

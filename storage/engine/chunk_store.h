@@ -395,12 +395,15 @@ class ChunkStore {
   bool BeginReclaimNvme();
   void EndReclaimNvme(int64_t now_ns);
   void AbandonReclaim(int64_t now_ns);
-  void LeaveLogSegment(uint32_t chunk, int64_t now_ns);
-  void ReadCarried(uint32_t chunk, int64_t now_ns);
-  void CarriedRead(const Status& read);
-  bool CarriedIsCurrent() const;
-  void AppendCarried(int64_t now_ns);
-  void CarriedAppended(const LogPlace& place, const Status& status);
+  bool LeaveLogSegment(uint32_t chunk, int64_t now_ns);
+  // `index`: of NvmeTier::Reclaim::carries.
+  void ReadCarried(uint32_t index, uint32_t chunk, int64_t now_ns);
+  void CarriedRead(uint32_t index, const Status& read);
+  void AppendCarried(uint32_t index, int64_t now_ns);
+  void CarriedAppended(uint32_t index, const LogPlace& place, const Status& status);
+  void EndCarry(NvmeTier::Carry& carry);
+  bool BeingCarried(uint32_t chunk) const;
+  bool CarriedIsCurrent(const NvmeTier::Carry& carry) const;
 
   // The scrubber (chunk_store_scrub.cc).
   int64_t ScrubPauseNs() const;

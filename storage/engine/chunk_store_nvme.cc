@@ -453,7 +453,8 @@ bool ChunkStore::DrainNvme(int64_t now_ns) {
   draining_nvme_ = true;
   PollNvme(now_ns);
   const bool under_way =
-      nvme_->counts.demoting != 0 || nvme_->reclaim().active || storing_namespaces_;
+      nvme_->counts.demoting != 0 || nvme_->reclaim().active ||
+      nvme_->reclaim().carrying_bytes != 0 || storing_namespaces_;
   // Nothing goes on while the device cannot be written or has no room.
   const bool stuck = demote_wake_ns_ > now_ns || !DemotionHasRoom();
   if (under_way || (nvme_->queued() != 0 && !stuck)) return false;

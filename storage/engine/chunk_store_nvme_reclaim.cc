@@ -18,6 +18,9 @@ constexpr size_t kSampleSegments = 64;
 constexpr size_t kAppraisedResidentsMax = 512;
 constexpr size_t kResidentsPerPoll = 512;  // 0.2 ms
 constexpr int64_t kReclaimRetryNs = kNsPerSecond;
+// One record is always carried, however long.
+constexpr uint64_t kCarryingBytesMax = 8 * kMiB;
+constexpr uint64_t kCarryBufferKept = kCarryingBytesMax / kNvmeCarriesMax + kPageBytes;
 
 }  // namespace
 
@@ -70,26 +73,28 @@ bool ChunkStore::BeginReclaimNvme() {
 void ChunkStore::ReclaimNvme(int64_t now_ns) {
   NvmeTier::Reclaim& reclaim = nvme_->reclaim();
   if (reclaim.retry_ns <= now_ns) reclaim.retry_ns = 0;
+  for (uint32_t carry = 0; carry < kNvmeCarriesMax; ++carry) {
+    const NvmeTier::Carry& at = reclaim.carries[carry];
+    if (at.busy && at.read && !at.appending) AppendCarried(carry, now_ns);
+  }
   if (!reclaim.active) {
     if (reclaim.retry_ns != 0 || !NvmeWantsRoom() || !BeginReclaimNvme()) return;
-  }
-  if (reclaim.carrying) {
-    if (reclaim.read && !reclaim.appending) AppendCarried(now_ns);
-    return;
   }
   const std::vector<NvmeTier::Resident>& residents = nvme_->residents(reclaim.segment);
   const size_t end = std::min(residents.size(), reclaim.next + kResidentsPerPoll);
   while (reclaim.next < end) {
-    const NvmeTier::Resident resident = residents[reclaim.next++];
-    if (!Resides(resident, reclaim.segment)) continue;
-    LeaveLogSegment(resident.chunk.chunk, now_ns);
-    if (!reclaim.active || reclaim.carrying) return;
+    const NvmeTier::Resident resident = residents[reclaim.next];
+    if (Resides(resident, reclaim.segment) && !LeaveLogSegment(resident.chunk.chunk, now_ns)) {
+      return;  // until another one has been carried
+    }
+    if (!reclaim.active) return;
+    ++reclaim.next;
   }
   if (reclaim.next < residents.size()) {
     reclaim.retry_ns = now_ns;
     return;
   }
-  EndReclaimNvme(now_ns);
+  if (reclaim.carrying_bytes == 0) EndReclaimNvme(now_ns);
 }
 
 // Nothing refers to the segment any more, except reads that are under way.
@@ -108,15 +113,16 @@ void ChunkStore::EndReclaimNvme(int64_t now_ns) {
   if (NvmeWantsRoom()) reclaim.retry_ns = now_ns;
 }
 
-// One chunk of the victim: carried over when it is leased or worth more than the price.
-void ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) {
+// One chunk of the victim: carried over when it is leased or worth more than the price.  False when
+// too much is being carried for that.
+bool ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) {
   NvmeTier::Reclaim& reclaim = nvme_->reclaim();
   const Chunk& at = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(at.slot);
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
   if (namespaces_->OfId(entry.namespace_id) == nullptr) {
     DropChunk(chunk, Departure::kRemoved);  // its sweep is still to come
-    return;
+    return true;
   }
   const bool leased = at.lease_until_ns > now_ns;
   const uint64_t half = nvme_->log().segments()->segment_bytes() / 2;
@@ -124,86 +130,105 @@ void ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) {
                     reclaim.carried_bytes + record_bytes <= half;
   if (at.in_dram || at.loading) {
     ForgetReplica(chunk, Departure::kEvicted);
-    if (!dear && !leased) return;
+    if (!dear && !leased) return true;
     reclaim.carried_bytes += record_bytes;
     QueueDemotion(chunk);
-    return;
+    return true;
   }
   if (!dear && !leased) {
     ++nvme_->counts.evicted;
     nvme_->counts.evicted_bytes += entry.length;
     DropChunk(chunk, Departure::kEvicted);
-    return;
+    return true;
+  }
+  if (BeingCarried(chunk)) return true;  // by a reclaim that was abandoned
+  uint32_t carry = 0;
+  while (carry < kNvmeCarriesMax && reclaim.carries[carry].busy) ++carry;
+  if (carry == kNvmeCarriesMax) return false;
+  if (reclaim.carrying_bytes != 0 && reclaim.carrying_bytes + record_bytes > kCarryingBytesMax) {
+    return false;
   }
   reclaim.carried_bytes += record_bytes;
-  ReadCarried(chunk, now_ns);
+  ReadCarried(carry, chunk, now_ns);
+  return true;
 }
 
-void ChunkStore::ReadCarried(uint32_t chunk, int64_t now_ns) {
-  NvmeTier::Reclaim& reclaim = nvme_->reclaim();
+bool ChunkStore::BeingCarried(uint32_t chunk) const {
+  const ChunkTicket ticket = chunks_.TicketOf(chunk);
+  const auto& carries = nvme_->reclaim().carries;
+  return std::any_of(carries.begin(), carries.end(), [&](const NvmeTier::Carry& carry) {
+    return carry.busy && carry.chunk.serial == ticket.serial;
+  });
+}
+
+void ChunkStore::ReadCarried(uint32_t index, uint32_t chunk, int64_t now_ns) {
+  NvmeTier::Carry& carry = nvme_->reclaim().carries[index];
   const Chunk& at = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(at.slot);
-  reclaim.chunk = chunks_.TicketOf(chunk);
-  reclaim.place = at.nvme;
-  reclaim.identity = {
+  const uint64_t record_bytes = shm::RecordBytes(entry.length);
+  carry.chunk = chunks_.TicketOf(chunk);
+  carry.place = at.nvme;
+  carry.identity = {
       .key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length};
-  reclaim.read = reclaim.appending = false;
-  if (reclaim.buffer.size() == 0) {
-    reclaim.buffer = AlignedBytes(shm::RecordBytes(chunk_bytes_max_));
-  }
-  const LogRead read{.place = reclaim.place,
-                     .bytes = shm::RecordBytes(entry.length),
-                     .into = reclaim.buffer.data(),
+  carry.read = carry.appending = false;
+  if (carry.buffer.size() < record_bytes) carry.buffer = AlignedBytes(record_bytes);
+  const LogRead read{.place = carry.place,
+                     .bytes = record_bytes,
+                     .into = carry.buffer.data(),
                      .io_class = IoClass::kWriteBehind};
   const Status begun = nvme_->log().Read(
-      read, [this](const Status& status) { CarriedRead(status); }, now_ns);
+      read, [this, index](const Status& status) { CarriedRead(index, status); }, now_ns);
   if (!begun.ok()) return AbandonReclaim(now_ns);  // it pauses after errors, or is full of reads
-  reclaim.carrying = true;
+  carry.busy = true;
+  nvme_->reclaim().carrying_bytes += record_bytes;
 }
 
-void ChunkStore::CarriedRead(const Status& read) {
-  NvmeTier::Reclaim& reclaim = nvme_->reclaim();
-  const uint64_t record_bytes = shm::RecordBytes(reclaim.identity.payload_bytes);
+void ChunkStore::EndCarry(NvmeTier::Carry& carry) {
+  carry.busy = false;
+  nvme_->reclaim().carrying_bytes -= shm::RecordBytes(carry.identity.payload_bytes);
+  if (carry.buffer.size() > kCarryBufferKept) carry.buffer = AlignedBytes();
+}
+
+void ChunkStore::CarriedRead(uint32_t index, const Status& read) {
+  NvmeTier::Carry& carry = nvme_->reclaim().carries[index];
+  const uint64_t record_bytes = shm::RecordBytes(carry.identity.payload_bytes);
   Status status = read;
   if (status.ok()) {
-    status = VerifyRecord({reclaim.buffer.data(), record_bytes}, reclaim.identity, reclaim.place);
+    status = VerifyRecord({carry.buffer.data(), record_bytes}, carry.identity, carry.place);
   }
   if (status.code() == StatusCode::kCorrupt) {
     ++nvme_->counts.load_corrupt;
-    nvme_->log().NoteCorrupt(reclaim.place);
+    nvme_->log().NoteCorrupt(carry.place);
   }
-  if (status.ok() && CarriedIsCurrent()) {
-    reclaim.read = true;
+  if (status.ok() && CarriedIsCurrent(carry)) {
+    carry.read = true;
     return;
   }
-  reclaim.carrying = false;
-  if (!status.ok() && CarriedIsCurrent()) {
+  EndCarry(carry);
+  if (!status.ok() && CarriedIsCurrent(carry)) {
     ++nvme_->counts.load_failed;
-    DropReplica(reclaim.chunk.chunk, Departure::kRemoved);
+    DropReplica(carry.chunk.chunk, Departure::kRemoved);
   }
 }
 
-bool ChunkStore::CarriedIsCurrent() const {
-  const NvmeTier::Reclaim& reclaim = nvme_->reclaim();
-  return chunks_.Lives(reclaim.chunk) && chunks_.at(reclaim.chunk.chunk).nvme == reclaim.place;
+bool ChunkStore::CarriedIsCurrent(const NvmeTier::Carry& carry) const {
+  return chunks_.Lives(carry.chunk) && chunks_.at(carry.chunk.chunk).nvme == carry.place;
 }
 
-void ChunkStore::AppendCarried(int64_t now_ns) {
-  NvmeTier::Reclaim& reclaim = nvme_->reclaim();
-  if (!CarriedIsCurrent()) {
-    reclaim.carrying = false;
-    return;
-  }
-  const auto* stored = reinterpret_cast<const shm::RecordHeader*>(reclaim.buffer.data());
-  const Chunk& chunk = chunks_.at(reclaim.chunk.chunk);
+void ChunkStore::AppendCarried(uint32_t index, int64_t now_ns) {
+  NvmeTier::Carry& carry = nvme_->reclaim().carries[index];
+  if (!CarriedIsCurrent(carry)) return EndCarry(carry);
+  const auto* stored = reinterpret_cast<const shm::RecordHeader*>(carry.buffer.data());
+  const Chunk& chunk = chunks_.at(carry.chunk.chunk);
   shm::RecordHeader header;
-  BuildHeader(reclaim.identity, stored->leaves, &header);
+  BuildHeader(carry.identity, stored->leaves, &header);
   LogAppend append{
       .header = &header,
-      .stored = {reclaim.buffer.data() + shm::kRecordHeaderBytes, reclaim.identity.payload_bytes},
-      .reuse_class = nvme_->ClassOf(nvme_->policy().ReuseClass(chunk.nvme_policy))};
-  const auto done = [this](const LogPlace& place, const Status& status) {
-    CarriedAppended(place, status);
+      .stored = {carry.buffer.data() + shm::kRecordHeaderBytes, carry.identity.payload_bytes},
+      .reuse_class = nvme_->ClassOf(nvme_->policy().ReuseClass(chunk.nvme_policy)),
+      .urgent = !DemotionHasRoom()};  // write-behind waits for the room that this makes
+  const auto done = [this, index](const LogPlace& place, const Status& status) {
+    CarriedAppended(index, place, status);
   };
   Status begun = nvme_->log().Append(append, done, now_ns);
   // Another class' open segment may have room.
@@ -214,32 +239,32 @@ void ChunkStore::AppendCarried(int64_t now_ns) {
   }
   if (begun.code() == StatusCode::kBusy) return;  // the next poll tries again
   if (begun.ok()) {
-    reclaim.appending = true;
+    carry.appending = true;
     return;
   }
-  reclaim.carrying = false;
+  EndCarry(carry);
   if (begun.code() != StatusCode::kNoSpace || chunk.lease_until_ns > now_ns) {
     return AbandonReclaim(now_ns);
   }
   ++nvme_->counts.evicted;
-  nvme_->counts.evicted_bytes += reclaim.identity.payload_bytes;
-  DropReplica(reclaim.chunk.chunk, Departure::kEvicted);
+  nvme_->counts.evicted_bytes += carry.identity.payload_bytes;
+  DropReplica(carry.chunk.chunk, Departure::kEvicted);
 }
 
-void ChunkStore::CarriedAppended(const LogPlace& place, const Status& status) {
-  NvmeTier::Reclaim& reclaim = nvme_->reclaim();
-  reclaim.carrying = reclaim.appending = reclaim.read = false;
-  const uint32_t bytes = reclaim.identity.payload_bytes;
+void ChunkStore::CarriedAppended(uint32_t index, const LogPlace& place, const Status& status) {
+  NvmeTier::Carry& carry = nvme_->reclaim().carries[index];
+  EndCarry(carry);
+  const uint32_t bytes = carry.identity.payload_bytes;
   if (!status.ok()) return AbandonReclaim(nvme_now_ns_);
-  if (!CarriedIsCurrent()) {
+  if (!CarriedIsCurrent(carry)) {
     nvme_->log().MarkDead(place, bytes);  // it left meanwhile
     return;
   }
-  Chunk& chunk = chunks_.at(reclaim.chunk.chunk);
+  Chunk& chunk = chunks_.at(carry.chunk.chunk);
   nvme_->log().MarkDead(chunk.nvme, bytes);
   chunk.nvme = place;
   nvme_->residents(place.segment)
-      .push_back({.chunk = reclaim.chunk, .offset_units = place.offset_units});
+      .push_back({.chunk = carry.chunk, .offset_units = place.offset_units});
   ++nvme_->counts.moved;
   nvme_->counts.moved_bytes += bytes;
 }

@@ -11,6 +11,7 @@
 //
 // Threads: belongs to one shard, as its device does.  Time comes in as a value.
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -46,6 +47,8 @@ const char* NvmeStateName(NvmeState state);
 
 // Chunks that wait to be written; who comes later is left to its luck in DRAM.
 inline constexpr size_t kDemoteQueueMax = 16384;
+// Records that reclaim carries at once: the device is kept busy, and one sync serves several.
+inline constexpr uint32_t kNvmeCarriesMax = 8;
 // Fewer cannot be filled and emptied at once.
 inline constexpr uint32_t kNvmeSegmentsMin = 4;
 
@@ -74,22 +77,27 @@ class NvmeTier {
     ChunkTicket chunk;
     uint32_t offset_units = 0;
   };
-  // A reclaim under way; one at a time.
+  // A record on its way from one segment of the log to another.
+  struct Carry {
+    bool busy = false;  // it is being read or written
+    ChunkTicket chunk;  // from `place`
+    LogPlace place;
+    RecordIdentity identity;
+    bool read = false;       // it lies verified in `buffer`
+    bool appending = false;  // the log has taken it
+    AlignedBytes buffer;
+  };
+  // A reclaim under way; one at a time.  What it carries may end after it, when it is abandoned.
   struct Reclaim {
     bool active = false;
-    bool carrying = false;  // a record is being read or written
     uint32_t segment = 0;
     uint64_t sequence = 0;
     double price = 0;
     size_t next = 0;  // of the residents
     uint64_t carried_bytes = 0;
     int64_t retry_ns = 0;  // after one that could not be ended
-    ChunkTicket chunk;     // that is carried, from `place`
-    LogPlace place;
-    RecordIdentity identity;
-    bool read = false;       // it lies verified in `buffer`
-    bool appending = false;  // the log has taken it
-    AlignedBytes buffer;
+    uint64_t carrying_bytes = 0;
+    std::array<Carry, kNvmeCarriesMax> carries;
   };
   // The scrubber's place.
   struct Scrub {

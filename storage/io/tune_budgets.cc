@@ -11,8 +11,10 @@ namespace {
 
 constexpr uint64_t kRequestBytes = 1 * kMiB + kPageBytes;  // a chunk of 1 MiB, with its header
 constexpr uint32_t kDepthMax = 16;
-constexpr std::array<uint32_t, 5> kDepths = {1, 2, 4, 8, kDepthMax};
-constexpr uint32_t kRounds = 2;  // alternated: a neighbour's burst does not hit one depth alone
+// One alone would leave the medium idle between its end and the next.
+constexpr uint32_t kDepthMin = 2;
+constexpr std::array<uint32_t, 4> kDepths = {kDepthMin, 4, 8, kDepthMax};
+constexpr uint32_t kRounds = 3;  // alternated: a neighbour's burst does not hit one depth alone
 constexpr double kNearlyBest = 0.95;
 
 class Tuner;
@@ -149,9 +151,9 @@ class Tuner {
 }  // namespace
 
 Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, const Clock& clock) {
-  if (options.bytes < kRequestBytes || options.memory_bytes < kRequestBytes) {
+  if (options.bytes < kRequestBytes || options.memory_bytes < kDepthMin * kRequestBytes) {
     return Status(StatusCode::kInvalid,
-                  "tuning a device takes a range and memory of 1,028 KiB each");
+                  "tuning a device takes a range of 1,028 KiB, and twice that memory");
   }
   const IoBudgets before = device.budgets();
   Tuner tuner(device, options, clock);

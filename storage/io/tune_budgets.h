@@ -11,13 +11,13 @@
 namespace terrace {
 
 struct TuneOptions {
-  // A range of the device.  Reads of what was never written tell nothing: some file systems answer
-  // those without the medium.
+  // A range of the device, of 1,028 KiB at least.  Reads of what was never written tell nothing:
+  // some file systems answer those without the medium.
   uint64_t offset = 0;
   uint64_t bytes = 0;
   // The range holds nothing: it is written first, and writes are measured too.
   bool scratch = false;
-  // At least 1,028 KiB; as much as the largest budget that will be tried (sixteen times that is
+  // At least 2,056 KiB; as much as the largest budget that will be tried (eight times that is
   // enough).
   uint8_t* memory = nullptr;
   uint64_t memory_bytes = 0;
@@ -27,7 +27,7 @@ struct TuneOptions {
 };
 
 // Sets the device's budgets and returns them.  What the measurements do not tell stays as it was
-// (write budgets without `scratch`).  kInvalid for a range or memory below 1,028 KiB, or with the
+// (write budgets without `scratch`).  kInvalid for a range or memory below that, or with the
 // first request's error; the budgets then are what they were.
 // REQUIRES: nothing outstanding.
 Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, const Clock& clock);
