@@ -71,7 +71,7 @@ Result<Fio> Fio::Find(const std::string& folder) {
   const FioJob probe{.file = folder + "/probe",
                      .pattern = "write",
                      .block_bytes = kBlock,
-                     .file_bytes = kBlock,
+                     .range_bytes = kBlock,
                      .io_bytes = kBlock};
   fio.huge_ = fio.Run(probe).ok();
   if (!fio.huge_) {
@@ -90,7 +90,8 @@ Result<double> Fio::Run(const FioJob& job) const {
                                     "--rw=" + job.pattern,
                                     "--bs=" + std::to_string(job.block_bytes),
                                     "--iodepth=" + std::to_string(job.depth),
-                                    "--size=" + std::to_string(job.file_bytes),
+                                    "--offset=" + std::to_string(job.offset),
+                                    "--size=" + std::to_string(job.range_bytes),
                                     "--io_size=" + std::to_string(job.io_bytes),
                                     std::string("--iomem=") + (huge_ ? "shmhuge" : "malloc"),
                                     "--ioengine=io_uring",

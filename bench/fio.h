@@ -16,8 +16,9 @@ struct FioJob {
   std::string pattern;  // as fio's --rw: "randread", "write"
   uint64_t block_bytes = 0;
   uint32_t depth = 1;
-  uint64_t file_bytes = 0;  // the file is this long, or becomes it
-  uint64_t io_bytes = 0;    // transferred in this run
+  uint64_t offset = 0;
+  uint64_t range_bytes = 0;  // from there; a file that is shorter is made longer
+  uint64_t io_bytes = 0;     // transferred in this run
   bool zeros = false;       // write nothing else
 };
 

@@ -25,7 +25,7 @@ namespace {
 constexpr uint32_t kLarge = 1 * kMiB, kSmall = 64 * kKiB;
 constexpr uint64_t kHeader = 4 * kKiB;
 constexpr GetDepth kLargeDepth{.calls = 4, .keys = 1};  // 4 chunks in flight
-constexpr GetDepth kSmallDepth{.calls = 4, .keys = 4};  // 16
+constexpr GetDepth kSmallDepth{.calls = 2, .keys = 8};  // 16
 constexpr uint64_t kLargeFirst = 1, kSmallFirst = 100'000, kPutFirst = 200'000;
 constexpr uint64_t kHugePage = 2 * kMiB;
 constexpr int64_t kPopulateNs = 60 * kNsPerSecond;
@@ -70,7 +70,7 @@ struct Found {
   uint64_t missed = 0, gets = 0, wrong_bytes = 0, refused = 0, not_loaded = 0;
   uint64_t page_bytes = 0;
   double write_amplification = 0;
-  std::string device;
+  double read_budget_bytes = 0;  // as the start tuned it
 
   double Median(const std::string& name) const { return terrace::Median(mbps.at(name)); }
   bool right() const {
@@ -102,24 +102,15 @@ class Rounds {
 
   Status Round() {
     const uint64_t large_count = TurnBytes(bytes_) / kLarge, small_count = large_count * 8;
-    for (const auto& [name, job] :
-         {Job("fio_read_1m", "randread", kLarge, 4), Job("fio_read_64k", "randread", kSmall, 16),
-          Job("fio_write_1m", "write", kLarge, 4)}) {
-      const Result<double> rate = fio_.Run(job);
-      if (!rate.ok()) return rate.status();
-      found_.mbps[name].push_back(*rate / 1e6);
-      if (job.pattern == "write") {
-        Note("demote", putter_.Write(large_count), kLarge);
-        if (!putter_.AwaitWritten()) return Status(StatusCode::kDeadline, "nothing is written");
-        continue;
-      }
-      if (job.depth == 16) {
-        Get("get_64k", small_, kSmallDepth, small_count, false);
-        continue;
-      }
-      Get("get_1m", large_, kLargeDepth, large_count, false);
-      Get("payload_get_1m", large_, kLargeDepth, large_count, true);
-    }
+    if (Status read = FioRead("fio_read_1m", large_, 4); !read.ok()) return read;
+    Get("get_1m", large_, kLargeDepth, large_count, false);
+    Get("payload_get_1m", large_, kLargeDepth, large_count, true);
+    if (Status read = FioRead("fio_read_64k", small_, 16); !read.ok()) return read;
+    Get("get_64k", small_, kSmallDepth, small_count, false);
+    if (Status written = FioWrite(); !written.ok()) return written;
+    Note("demote", putter_.Write(large_count), kLarge);
+    if (!putter_.AwaitWritten()) return Status(StatusCode::kDeadline, "nothing is written");
+    putter_.Forget();
     Get("read_alone", large_, kLargeDepth, large_count, false);
     std::atomic<bool> stop{false};
     std::thread writes([&] { putter_.WriteUntil(stop); });
@@ -128,19 +119,35 @@ class Rounds {
     writes.join();
     found_.refused = putter_.refused();
     if (!putter_.AwaitWritten()) return Status(StatusCode::kDeadline, "nothing is written");
+    putter_.Forget();
     return tier_.client->available() ? Status::Ok()
                                      : Status(StatusCode::kUnavailable, "the daemon has ended");
   }
 
  private:
-  std::pair<const char*, FioJob> Job(const char* name, const char* pattern, uint64_t payload_bytes,
-                                     uint32_t depth) const {
-    return {name, FioJob{.file = fio_file_,
-                         .pattern = pattern,
-                         .block_bytes = payload_bytes + kHeader,
-                         .depth = depth,
-                         .file_bytes = bytes_,
-                         .io_bytes = TurnBytes(bytes_)}};
+  Status RunFio(const std::string& name, FioJob job) {
+    job.file = fio_file_;
+    job.io_bytes = TurnBytes(bytes_);
+    const Result<double> rate = fio_.Run(job);
+    if (rate.ok()) found_.mbps[name].push_back(*rate / 1e6);
+    return rate.status();
+  }
+
+  // Over as much of its file as the chunks take in the log.
+  Status FioRead(const std::string& name, const ChunkSet& set, uint32_t depth) {
+    FioJob job{.file = "", .pattern = "randread", .block_bytes = set.payload_bytes() + kHeader};
+    job.depth = depth;
+    job.range_bytes = set.count() * job.block_bytes;
+    return RunFio(name, job);
+  }
+
+  // Front to back, as segments are written, and on from where it was.
+  Status FioWrite() {
+    FioJob job{.file = "", .pattern = "write", .block_bytes = kLarge + kHeader, .depth = 4};
+    job.offset = fio_written_;
+    job.range_bytes = TurnBytes(bytes_);
+    fio_written_ = (fio_written_ + job.range_bytes) % bytes_;
+    return RunFio("fio_write_1m", job);
   }
 
   void Note(const std::string& name, double records_per_s, uint64_t payload_bytes) {
@@ -169,6 +176,7 @@ class Rounds {
   Found& found_;
   ChunkSet large_, small_;
   Putter putter_;
+  uint64_t fio_written_ = 0;
 };
 
 // Requests of a Zipf law, a miss is put, until the log was written over several times.
@@ -223,7 +231,7 @@ Status WriteFile(const Fio& fio, const std::string& file, uint64_t bytes, bool z
             .pattern = "write",
             .block_bytes = 4 * kMiB,
             .depth = 4,
-            .file_bytes = bytes,
+            .range_bytes = bytes,
             .io_bytes = bytes,
             .zeros = zeros})
       .status();
@@ -260,6 +268,7 @@ Status MeasureRounds(const std::string& folder, const Fio& fio, const NvmeBenchO
       if (!rounds.Fill()) return Status(StatusCode::kDeadline, "the log is not being filled");
       continue;
     }
+    found->read_budget_bytes = TenantNumber(*(**tier).client, "/tiers/1/read_budget_bytes");
     found->page_bytes = std::min(PageBytes(*(**tier).client), fio.page_bytes());
     for (uint32_t round = 1; round <= options.rounds; ++round) {
       Progress("round " + std::to_string(round) + " of " + std::to_string(options.rounds));
@@ -317,6 +326,7 @@ void PrintJson(const Found& found) {
   out["spread"] = std::move(spread);
   out["mbps"] = std::move(mbps);
   out["page_bytes"] = found.page_bytes;
+  out["read_budget_bytes"] = found.read_budget_bytes;
   out["judged"] = found.page_bytes == kHugePage;
   out["gets"] = found.gets;
   out["missed"] = found.missed;
@@ -337,7 +347,8 @@ void Print(const Found& found) {
   }
   std::printf("%-30s %.2f, wanted 1.25 at most\n", "write_amplification",
               found.write_amplification);
-  std::printf("on pages of %lu KiB%s\n", found.page_bytes / kKiB,
+  std::printf("%.0f KiB of reads in flight; on pages of %lu KiB%s\n",
+              found.read_budget_bytes / kKiB, found.page_bytes / kKiB,
               found.page_bytes == kHugePage
                   ? ""
                   : ": not judged, for both sides need pages of 2 MiB (`terrace doctor`)");

@@ -16,6 +16,7 @@ namespace terrace {
 namespace {
 
 constexpr uint32_t kPutBatch = 16;
+constexpr size_t kRemoveBatch = 256;
 // Twice the pool, as the queue is a sixth of it.
 constexpr uint32_t kQueuesToFill = 12;
 constexpr uint32_t kLookUs = 500;
@@ -148,6 +149,7 @@ Putter::Putter(Client& client, Namespace& ns, const Payloads& payloads, uint64_t
     : client_(client),
       ns_(ns),
       payloads_(payloads),
+      forgotten_(first),
       next_(first),
       payload_bytes_(payload_bytes),
       queue_max_(queue_max) {}
@@ -206,6 +208,16 @@ void Putter::Fill(const ChunkSet& set) {
     const auto count = static_cast<uint32_t>(std::min<uint64_t>(batch, set.count() - at));
     PutBatch(set.first() + at, count, set.payload_bytes());
     AwaitQueue();
+  }
+}
+
+void Putter::Forget() {
+  std::vector<shm::ChunkKey> keys;
+  for (; forgotten_ < next_; ++forgotten_) {
+    keys.push_back(NumberedKey(forgotten_));
+    if (keys.size() < kRemoveBatch && forgotten_ + 1 < next_) continue;
+    (void)ns_.Remove(keys);  // some have left by themselves
+    keys.clear();
   }
 }
 

@@ -71,11 +71,13 @@ class Putter {
   void WriteUntil(const std::atomic<bool>& stop);
   // Puts `set`, each chunk once.
   void Fill(const ChunkSet& set);
+  // Removes what Write and WriteUntil put: its segments hold nothing then that reclaim would weigh
+  // against chunks that are read.
+  void Forget();
   // Until nothing waits to be written; false after a minute.
   bool AwaitWritten();
 
   uint64_t refused() const { return refused_; }
-  uint64_t next_number() const { return next_; }
 
  private:
   void PutBatch(uint64_t first, uint32_t count, uint32_t bytes);
@@ -84,7 +86,7 @@ class Putter {
   Client& client_;
   Namespace& ns_;
   const Payloads& payloads_;
-  uint64_t next_;
+  uint64_t forgotten_, next_;  // the first number that was not removed, or not put
   const uint32_t payload_bytes_, queue_max_;
   uint64_t refused_ = 0;
 };

@@ -369,7 +369,6 @@ class ChunkStore {
   void RetryDemotion(ChunkTicket ticket);
   void DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes, const LogPlace& place,
                   const Status& status);
-  bool VerifyRecordInDram(uint32_t segment, const SegmentRecord& record) const;
 
   // Back into DRAM (chunk_store_load.cc).
   struct Load {

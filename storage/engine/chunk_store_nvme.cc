@@ -14,8 +14,6 @@
 #include "storage/engine/chunk_store.h"
 #include "storage/engine/namespace_codec.h"
 #include "storage/engine/nvme_tier.h"
-#include "storage/mem/guarded_copy.h"
-#include "storage/record/copy_hash.h"
 #include "storage/record/record.h"
 
 namespace terrace {
@@ -315,11 +313,6 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
     ++nvme_->counts.demote_declined;
     return true;
   }
-  if (!VerifyRecordInDram(at.segment, from.records[at.record])) {
-    nvme_->Refund(record_bytes);
-    DropDamaged(at.segment, chunk);
-    return true;
-  }
   const Status appended = AppendRecord(chunk, now_ns);
   if (appended.ok()) return true;
   nvme_->Refund(record_bytes);
@@ -346,7 +339,8 @@ Status ChunkStore::AppendRecord(uint32_t chunk, int64_t now_ns) {
   const LogAppend append{.header = &header,
                          .stored = {payload, entry.length},
                          .reuse_class = nvme_->ClassOf(policy_->ReuseClass(at.policy)),
-                         .urgent = at.urgent || draining_nvme_};
+                         .urgent = at.urgent || draining_nvme_,
+                         .verify = true};
   const ChunkTicket ticket = chunks_.TicketOf(chunk);
   const uint32_t bytes = entry.length;
   Status begun = nvme_->log().Append(
@@ -381,6 +375,12 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
   if (lives) chunks_.at(ticket.chunk).demoting = false;
   if (!status.ok()) {
     ++nvme_->counts.demote_failed;
+    // A client wrote to it after its commit, or punched a hole.
+    if (status.code() == StatusCode::kCorrupt) {
+      nvme_->Refund(shm::RecordBytes(bytes));
+      if (lives) DropDamaged(segment, ticket.chunk);
+      return;
+    }
     if (lives) RetryDemotion(ticket);
     return;
   }
@@ -392,26 +392,6 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
   } else {
     nvme_->log().MarkDead(place, bytes);  // it left meanwhile
   }
-}
-
-// Whether the bytes are still those of the commit.  A client may still write to them, or have
-// punched a hole: each leaf is taken out once, and what goes to the device is judged by whoever
-// reads it there.
-bool ChunkStore::VerifyRecordInDram(uint32_t segment, const SegmentRecord& record) const {
-  const Segment& from = pool_->at(segment);
-  const uint8_t* const payload =
-      from.memory.mapping().data() + record.offset + shm::kRecordHeaderBytes;
-  alignas(64) uint8_t leaf[shm::kLeafBytes];
-  const uint32_t leaf_count = shm::LeafCount(record.payload_bytes);
-  for (uint32_t i = 0; i < leaf_count; ++i) {
-    const uint32_t at = i * shm::kLeafBytes;
-    const size_t bytes = std::min(shm::kLeafBytes, record.payload_bytes - at);
-    if (!GuardedCopy(leaf, payload + at, bytes).ok()) return false;
-    uint64_t hash = 0;
-    HashLeaves(leaf, bytes, &hash);
-    if (hash != from.leaves[record.first_leaf + i]) return false;
-  }
-  return true;
 }
 
 // ---------------------------------------------------------------------------------- time

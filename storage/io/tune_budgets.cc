@@ -11,9 +11,10 @@ namespace {
 
 constexpr uint64_t kRequestBytes = 1 * kMiB + kPageBytes;  // a chunk of 1 MiB, with its header
 constexpr uint32_t kDepthMax = 16;
-// One alone would leave the medium idle between its end and the next.
-constexpr uint32_t kDepthMin = 2;
-constexpr std::array<uint32_t, 4> kDepths = {kDepthMin, 4, 8, kDepthMax};
+// Here each end begins the next at once; whoever has to look at what came first leaves gaps, which
+// fewer in flight would not fill.
+constexpr uint32_t kDepthMin = 4;
+constexpr std::array<uint32_t, 3> kDepths = {kDepthMin, 8, kDepthMax};
 constexpr uint32_t kRounds = 3;  // alternated: a neighbour's burst does not hit one depth alone
 constexpr double kNearlyBest = 0.95;
 
@@ -153,7 +154,7 @@ class Tuner {
 Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, const Clock& clock) {
   if (options.bytes < kRequestBytes || options.memory_bytes < kDepthMin * kRequestBytes) {
     return Status(StatusCode::kInvalid,
-                  "tuning a device takes a range of 1,028 KiB, and twice that memory");
+                  "tuning a device takes a range of 1,028 KiB, and four times that memory");
   }
   const IoBudgets before = device.budgets();
   Tuner tuner(device, options, clock);

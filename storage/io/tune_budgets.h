@@ -17,7 +17,7 @@ struct TuneOptions {
   uint64_t bytes = 0;
   // The range holds nothing: it is written first, and writes are measured too.
   bool scratch = false;
-  // At least 2,056 KiB; as much as the largest budget that will be tried (eight times that is
+  // At least 4,112 KiB; as much as the largest budget that will be tried (four times that is
   // enough).
   uint8_t* memory = nullptr;
   uint64_t memory_bytes = 0;
