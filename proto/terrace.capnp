@@ -120,12 +120,16 @@ struct ChunkInfo {
   leaseLeftMs @8 :UInt64;
   tier @9 :Text;       # the nearest that holds it
   durable @10 :Bool;   # it survives kill -9 and loss of power
+  logSegment @11 :UInt32;  # on NVMe, when it is durable; `segment` and `offset` when its tier is "dram"
+  logOffset @12 :UInt64;
 }
 
 interface Admin {
   listNamespaces @0 () -> (namespaces :List(NamespaceInfo));
   clearNamespace @1 (label :Text) -> (status :Status, chunks :UInt64);
-  bumpEpoch @2 (label :Text) -> (status :Status, info :NamespaceInfo);
+  # The new epoch holds at once.  `stored`: ok when no restart brings the old one back, else why it
+  # still may.
+  bumpEpoch @2 (label :Text) -> (status :Status, info :NamespaceInfo, stored :Status);
   list @3 (cursor :UInt64, limit :UInt32) -> (chunks :List(ChunkInfo), cursor :UInt64);
   describe @4 (label :Text, key :Key) -> (status :Status, info :ChunkInfo);
 }

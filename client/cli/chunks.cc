@@ -24,16 +24,30 @@ const char* StateName(KeyState state) {
   return "unknown";
 }
 
+bool InMemory(const ListedChunk& chunk) { return chunk.tier == "dram"; }
+
+// "segment 3, offset 4096", or "none".
+std::string PlaceOf(bool there, uint32_t segment, uint64_t offset) {
+  if (!there) return "none";
+  return "segment " + std::to_string(segment) + ", offset " + std::to_string(offset);
+}
+
 json::object ToJson(const ListedChunk& chunk) {
+  const auto where = [](bool there, uint64_t number) {
+    return there ? json::value(number) : json::value();
+  };
   return {{"key", FormatKey(chunk.key)},
+          {"hashed", chunk.key.length == shm::kKeyLengthHashed},
           {"part", chunk.key.part},
           {"namespace", chunk.namespace_label},
           {"bytes", chunk.payload_bytes},
           {"state", StateName(chunk.state)},
           {"tier", chunk.tier},
           {"durable", chunk.durable},
-          {"segment", chunk.segment},
-          {"offset", chunk.offset},
+          {"segment", where(InMemory(chunk), chunk.segment)},
+          {"offset", where(InMemory(chunk), chunk.offset)},
+          {"log_segment", where(chunk.durable, chunk.log_segment)},
+          {"log_offset", where(chunk.durable, chunk.log_offset)},
           {"worth", chunk.worth},
           {"reuse_class", chunk.reuse_class},
           {"lease_left_ms", chunk.lease_left_ms}};
@@ -198,7 +212,7 @@ int RunList(const CliOptions& options, const std::string& label, uint32_t limit)
       if (options.json) {
         out.push_back(ToJson(chunk));
       } else {
-        std::printf("%-64s %10s  %s\n", FormatKey(chunk.key).c_str(),
+        std::printf("%-71s %10s  %s\n", FormatKey(chunk.key).c_str(),
                     HumanBytes(chunk.payload_bytes).c_str(),
                     Printable(chunk.namespace_label).c_str());
       }
@@ -228,12 +242,14 @@ int RunStat(const CliOptions& options, const std::string& label, const std::stri
   std::printf(
       "key        %s\nnamespace  %s\nstate      %s\nbytes      %u (%s)\ntier       %s\n"
       "durable    %s\n"
-      "place      segment %u, offset %lu\nworth      %.3g hits a byte, reuse class %u\n"
+      "in memory  %s\non nvme    %s\nworth      %.3g hits a byte, reuse class %u\n"
       "lease      %s\n",
       FormatKey(chunk->key).c_str(), Printable(chunk->namespace_label).c_str(),
       StateName(chunk->state), chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(),
-      chunk->tier.c_str(), chunk->durable ? "yes" : "no", chunk->segment, chunk->offset,
-      chunk->worth, chunk->reuse_class,
+      chunk->tier.c_str(), chunk->durable ? "yes" : "no",
+      PlaceOf(InMemory(*chunk), chunk->segment, chunk->offset).c_str(),
+      PlaceOf(chunk->durable, chunk->log_segment, chunk->log_offset).c_str(), chunk->worth,
+      chunk->reuse_class,
       chunk->lease_left_ms > 0 ? (std::to_string(chunk->lease_left_ms / 1000) + " s left").c_str()
                                : "none");
   return 0;
@@ -367,14 +383,23 @@ int RunBump(const CliOptions& options, const std::string& label) {
   if (client == nullptr) return kExitFailure;
   const Result<ListedNamespace> ns = FindNamespace(*client, label);
   if (!ns.ok()) return Explain(options, ns.status());
-  const Status bumped = client->BumpEpoch(label);
-  if (!bumped.ok()) return Explain(options, bumped);
+  const Result<EpochBump> bumped = client->BumpEpoch(label);
+  if (!bumped.ok()) return Explain(options, bumped.status());
+  const std::string warning = bumped->stored.ok()
+                                  ? std::string()
+                                  : "a daemon that restarts now may bring the ended epoch back: " +
+                                        bumped->stored.ToString();
   if (options.json) {
-    std::printf("%s\n",
-                json::serialize(json::object{{"namespace", label}, {"status", "ok"}}).c_str());
+    json::object out{{"namespace", label},
+                     {"status", "ok"},
+                     {"epoch", bumped->epoch},
+                     {"durable", bumped->stored.ok()}};
+    if (!warning.empty()) out["warning"] = warning;
+    std::printf("%s\n", json::serialize(out).c_str());
   } else {
     std::printf("%s begins a new epoch: all that it held is a miss\n", Printable(label).c_str());
   }
+  if (!warning.empty()) std::fprintf(stderr, "terrace: warning: %s\n", Printable(warning).c_str());
   return 0;
 }
 

@@ -60,6 +60,9 @@ int FlushOutput(const CliOptions& options, int code) {
 
 namespace {
 
+constexpr std::string_view kText = "text:";
+constexpr std::string_view kDigest = "sha256:";
+
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   const char lower = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
@@ -70,8 +73,8 @@ int HexDigit(char c) {
 
 Result<shm::ChunkKey> ParseKey(std::string_view text) {
   const Status wrong(StatusCode::kInvalid, "'" + std::string(text) +
-                                               "' is no key: use pairs of hex digits, or "
-                                               "text:WORDS, and @PART behind it for a part");
+                                               "' is no key: use pairs of hex digits, text:WORDS "
+                                               "or sha256:DIGEST, and @PART behind it for a part");
   uint16_t part = 0;
   const size_t at = text.rfind('@');
   std::string_view body = text.substr(0, at);
@@ -80,9 +83,10 @@ Result<shm::ChunkKey> ParseKey(std::string_view text) {
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), part);
     if (error != std::errc() || end != digits.data() + digits.size()) return wrong;
   }
-  constexpr std::string_view kText = "text:";
+  const bool hashed = body.starts_with(kDigest);
+  if (hashed) body.remove_prefix(kDigest.size());
   std::vector<std::byte> bytes;
-  if (body.starts_with(kText)) {
+  if (!hashed && body.starts_with(kText)) {
     for (const char c : body.substr(kText.size())) bytes.push_back(static_cast<std::byte>(c));
   } else {
     if (body.size() % 2 != 0) return wrong;
@@ -92,12 +96,14 @@ Result<shm::ChunkKey> ParseKey(std::string_view text) {
       bytes.push_back(static_cast<std::byte>(high * 16 + low));
     }
   }
-  if (bytes.empty()) return wrong;
-  return MakeKey(bytes, part);
+  if (bytes.empty() || (hashed && bytes.size() != shm::kKeyBytes)) return wrong;
+  Result<shm::ChunkKey> key = MakeKey(bytes, part);
+  if (hashed && key.ok()) key->length = shm::kKeyLengthHashed;
+  return key;
 }
 
 std::string FormatKey(const shm::ChunkKey& key) {
-  std::string text;
+  std::string text(key.length == shm::kKeyLengthHashed ? kDigest : "");
   for (size_t i = 0; i < key.byte_count(); ++i) {
     constexpr char kDigits[] = "0123456789abcdef";
     text += kDigits[key.bytes()[i] >> 4];

@@ -32,7 +32,9 @@ int Explain(const CliOptions& options, const Status& status);
 // Writes out what was printed.  Answers `code`, or explains why it could not be written.
 int FlushOutput(const CliOptions& options, int code);
 
-// A key as people write it: hex digits, or text:WORDS for their bytes; @PART behind it.
+// A key as people write it: hex digits, text:WORDS for their bytes, or sha256:DIGEST for a longer
+// key of which only the digest is known; @PART behind it.  ParseKey reads what FormatKey writes,
+// which is never text:WORDS.
 Result<shm::ChunkKey> ParseKey(std::string_view text);
 std::string FormatKey(const shm::ChunkKey& key);
 

@@ -11,6 +11,8 @@
 namespace terrace {
 namespace {
 
+constexpr const char* kKeyForms = "hex digits, text:WORDS or sha256:DIGEST; @PART behind";
+
 struct Arguments {
   CliOptions options;
   std::string label, key, file;
@@ -32,13 +34,14 @@ void DeclareLooking(CLI::App& app, Arguments& a) {
   app.add_subcommand("namespaces", "the tenant's namespaces")->callback([&a] {
     a.exit_code = RunNamespaces(a.options);
   });
-  CLI::App* list = app.add_subcommand("ls", "chunks");
+  CLI::App* list = app.add_subcommand(
+      "ls", "chunks; of a key of more than 32 bytes its digest is kept, shown as sha256:DIGEST");
   list->add_option("-n,--namespace", a.label, "only those of this namespace");
   list->add_option("--limit", a.limit, "at most so many (100)")->check(CLI::Range(1u, UINT32_MAX));
   list->callback([&a] { a.exit_code = RunList(a.options, a.label, a.limit); });
 
   CLI::App* stat = app.add_subcommand("stat", "one chunk: state, place, worth, lease");
-  stat->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
+  stat->add_option("key", a.key, kKeyForms)->required();
   stat->add_option("-n,--namespace", a.label, "its namespace")->required();
   stat->callback([&a] { a.exit_code = RunStat(a.options, a.label, a.key); });
 
@@ -49,13 +52,13 @@ void DeclareLooking(CLI::App& app, Arguments& a) {
 
 void DeclareMoving(CLI::App& app, Arguments& a) {
   CLI::App* get = app.add_subcommand("get", "a chunk's bytes, verified");
-  get->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
+  get->add_option("key", a.key, kKeyForms)->required();
   get->add_option("-n,--namespace", a.label, "its namespace")->required();
   get->add_option("-o,--output", a.file, "a file; standard output otherwise");
   get->callback([&a] { a.exit_code = RunGet(a.options, a.label, a.key, a.file); });
 
   CLI::App* put = app.add_subcommand("put", "a file as a chunk");
-  put->add_option("key", a.key, "hex digits, or text:WORDS; @PART behind")->required();
+  put->add_option("key", a.key, kKeyForms)->required();
   put->add_option("file", a.file, "the bytes; - is standard input")->required();
   put->add_option("-n,--namespace", a.label, "its namespace; made when it is absent")->required();
   put->add_flag("--durable", a.durable, "wait until it survives kill -9 and loss of power");

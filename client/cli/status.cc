@@ -59,18 +59,21 @@ void PrintTier(const json::object& tier) {
   const json::object& segments = tier.at("segments").as_object();
   std::printf(
       "        %lu segments of %s on %s pages: %lu free, %lu open, %lu sealed, "
-      "%lu draining, %lu stranded\n",
+      "%lu draining, %lu stranded; %lu pinned\n",
       Number(segments, "total"), HumanBytes(Number(tier, "segment_bytes")).c_str(),
       HumanBytes(Number(tier, "page_bytes")).c_str(), Number(segments, "free"),
       Number(segments, "open"), Number(segments, "sealed"), Number(segments, "draining"),
-      Number(segments, "stranded"));
+      Number(segments, "stranded"), Number(segments, "pinned"));
 }
 
 void PrintNvme(const json::object& tier) {
   std::printf("  %-5s [%s] %s of %s live, %lu chunks\n", "nvme", Bar(tier).c_str(),
               HumanBytes(Number(tier, "live_bytes")).c_str(),
               HumanBytes(Number(tier, "bytes")).c_str(), Number(tier, "chunks"));
-  std::printf("        %s, %s; %lu wait to be written, %lu are read\n", Text(tier, "state").c_str(),
+  const json::value* writable = tier.if_contains("writable");
+  const bool read_only = writable != nullptr && writable->is_bool() && !writable->as_bool();
+  std::printf("        %s%s, %s; %lu wait to be written, %lu are read\n",
+              Text(tier, "state").c_str(), read_only ? ", read-only" : "",
               Text(tier, "device").c_str(), Number(tier, "demote_queue") + Number(tier, "demoting"),
               Number(tier, "loading"));
   const json::object& segments = tier.at("segments").as_object();
@@ -83,6 +86,11 @@ void PrintNvme(const json::object& tier) {
       Number(tier, "demoted"), HumanBytes(Number(tier, "demoted_bytes")).c_str(),
       Number(tier, "loads"), HumanBytes(Number(tier, "load_bytes")).c_str(),
       Number(tier, "evicted"), Number(tier, "moved"), Number(tier, "corrupt"));
+  std::printf(
+      "        found at start %lu, of no use then %lu; not written: declined %lu, failed %lu; "
+      "reads failed %lu\n",
+      Number(tier, "recovered"), Number(tier, "refused"), Number(tier, "demote_declined"),
+      Number(tier, "demote_failed"), Number(tier, "load_failed"));
 }
 
 void PrintTenant(const json::object& tenant) {
@@ -122,11 +130,13 @@ void Print(const json::object& status) {
   }
   for (const json::value& value : status.at("sessions").as_array()) {
     const json::object& session = value.as_object();
-    std::printf("session %lu: %s, pid %lu%s: %lu requests, %lu pins, %lu claims, %s stranded\n",
-                Number(session, "id"), Text(session, "name").c_str(), Number(session, "pid"),
-                session.at("closed").as_bool() ? ", disconnected" : "", Number(session, "requests"),
-                Number(session, "pins"), Number(session, "claims"),
-                HumanBytes(Number(session, "stranded_bytes")).c_str());
+    std::printf(
+        "session %lu: %s, pid %lu%s: %lu requests, %lu pins on %lu segments, "
+        "%lu claims, %s stranded\n",
+        Number(session, "id"), Text(session, "name").c_str(), Number(session, "pid"),
+        session.at("closed").as_bool() ? ", disconnected" : "", Number(session, "requests"),
+        Number(session, "pins"), Number(session, "pinned_segments"), Number(session, "claims"),
+        HumanBytes(Number(session, "stranded_bytes")).c_str());
   }
   for (const json::value& warning : status.at("warnings").as_array()) {
     std::printf("warning: %s\n", Printable(std::string_view(warning.as_string())).c_str());

@@ -202,18 +202,16 @@ Result<uint64_t> Client::ClearNamespace(std::string_view label) {
   });
 }
 
-Status Client::BumpEpoch(std::string_view label) {
+Result<EpochBump> Client::BumpEpoch(std::string_view label) {
   using Reply = capnp::Response<rpc::Admin::BumpEpochResults>;
-  const Result<bool> bumped =
-      impl_->CallAdmin<bool>([label = std::string(label)](rpc::Admin::Client admin) {
-        auto request = admin.bumpEpochRequest();
-        request.setLabel(label.c_str());
-        return request.send().then([](Reply&& reply) -> Delivery<bool> {
-          if (reply.getStatus().getCode() != rpc::Code::OK) return FromRpc(reply.getStatus());
-          return true;
-        });
-      });
-  return bumped.status();
+  return impl_->CallAdmin<EpochBump>([label = std::string(label)](rpc::Admin::Client admin) {
+    auto request = admin.bumpEpochRequest();
+    request.setLabel(label.c_str());
+    return request.send().then([](Reply&& reply) -> Delivery<EpochBump> {
+      if (reply.getStatus().getCode() != rpc::Code::OK) return FromRpc(reply.getStatus());
+      return EpochBump{.epoch = reply.getInfo().getEpoch(), .stored = FromRpc(reply.getStored())};
+    });
+  });
 }
 
 }  // namespace terrace

@@ -94,7 +94,8 @@ struct MatchResult {
 };
 
 struct GetResult {
-  // kOk: `pin` is held.  kBusy: being written, or no pin is free.  All others are misses too.
+  // kOk: `pin` is held.  kBusy: being written, no pin is free, or memory has no room for what is on
+  // NVMe.  All others are misses too.
   StatusCode status = StatusCode::kNotFound;
   Pin pin;
 };
@@ -206,6 +207,9 @@ class Namespace {
                                      int64_t timeout_ns = 30'000'000'000);
 
   std::vector<StatusCode> Remove(std::span<const shm::ChunkKey> keys);
+  // Keeps ready chunks for `ttl_ns`, whatever becomes of this process; extends, never shortens.
+  // kNotFound unless ready.  kBusy: leased chunks of all clients may take half of the tenant's pool
+  // (each its payload rounded up to 4 KiB, and 4 KiB); this one would take more, and is not leased.
   std::vector<StatusCode> Lease(std::span<const shm::ChunkKey> keys, int64_t ttl_ns);
 
   const NamespaceIdentity& identity() const;
@@ -222,19 +226,28 @@ struct ListedChunk {
   std::string namespace_label;
   uint32_t payload_bytes = 0;
   KeyState state = KeyState::kAbsent;
-  uint32_t segment = 0;
+  uint32_t segment = 0;  // in memory; no meaning with another tier
   uint64_t offset = 0;
   double worth = 0;
   uint32_t reuse_class = 0;
   int64_t lease_left_ms = 0;
-  std::string tier;      // the nearest that holds it: "dram" or "nvme"
-  bool durable = false;  // it survives kill -9 and loss of power
+  std::string tier;          // the nearest that holds it: "dram" or "nvme"
+  bool durable = false;      // it survives kill -9 and loss of power
+  uint32_t log_segment = 0;  // on NVMe, when it is durable
+  uint64_t log_offset = 0;
 };
 
 struct ListedNamespace {
   NamespaceIdentity identity;
   uint32_t id = 0;
   uint64_t epoch = 0, chunk_count = 0, chunk_bytes = 0;
+};
+
+// An epoch that has begun: all that the namespace held is a miss.
+struct EpochBump {
+  uint64_t epoch = 0;
+  // Not ok: why a daemon that restarts now may bring the ended epoch back.
+  Status stored;
 };
 
 class Client {
@@ -263,7 +276,7 @@ class Client {
   Result<std::vector<ListedChunk>> List(uint64_t* cursor, uint32_t limit);
   Result<ListedChunk> Describe(std::string_view label, const shm::ChunkKey& key);
   Result<uint64_t> ClearNamespace(std::string_view label);
-  Status BumpEpoch(std::string_view label);
+  Result<EpochBump> BumpEpoch(std::string_view label);
 
  private:
   struct Impl;

@@ -103,7 +103,9 @@ ListedChunk FromRpc(rpc::ChunkInfo::Reader info) {
                      .reuse_class = info.getReuseClass(),
                      .lease_left_ms = static_cast<int64_t>(info.getLeaseLeftMs()),
                      .tier = info.getTier().cStr(),
-                     .durable = info.getDurable()};
+                     .durable = info.getDurable(),
+                     .log_segment = info.getLogSegment(),
+                     .log_offset = info.getLogOffset()};
 }
 
 }  // namespace terrace

@@ -7,6 +7,7 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -286,6 +287,10 @@ Status Reader::ReadTenant(const toml::table& table, TenantConfig* tenant) const 
         ReadSize(table, "nvme_bytes", kShareExamples, &tenant->nvme_bytes)}) {
     if (!status.ok()) return status;
   }
+  // "auto" would be read as none.
+  if (const toml::node* share = table.get("nvme_bytes"); share && tenant->nvme_bytes == 0) {
+    return Wrong(*share, "nvme_bytes", {.what = "a size", .examples = kShareExamples});
+  }
   const std::string where = Where(table.source());
   if (tenant->name.empty())
     return Status(StatusCode::kInvalid, where + "a [[tenant]] needs a name");
@@ -339,7 +344,7 @@ Result<uint64_t> ParseSize(std::string_view text) {
                                                "such as 512MiB");
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || value < 0) return wrong;
+  if (error != std::errc() || !std::isfinite(value) || value < 0) return wrong;
   std::string unit;
   for (const char* at = end; at != text.data() + text.size(); ++at) {
     if (*at != ' ') unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*at)));

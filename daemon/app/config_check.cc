@@ -5,8 +5,10 @@
 #include <algorithm>
 
 #include "daemon/app/config.h"
+#include "daemon/app/nvme_path.h"
 #include "storage/engine/chunk_store.h"
 #include "storage/mem/machine_memory.h"
+#include "storage/tier/log_layout.h"
 
 namespace terrace {
 namespace {
@@ -16,6 +18,11 @@ Status CheckNames(const Config& config) {
     const TenantConfig& tenant = config.tenants[i];
     if (tenant.name == "default") {
       return Status(StatusCode::kInvalid, "tenant 'default' exists by itself: use another name");
+    }
+    if (tenant.name.size() > kLogTenantBytes) {
+      return Status(StatusCode::kInvalid, "tenant '" + tenant.name + "' has a name of " +
+                                              std::to_string(tenant.name.size()) + " bytes: use " +
+                                              std::to_string(kLogTenantBytes) + " at most");
     }
     for (size_t j = 0; j < i; ++j) {
       if (config.tenants[j].name != tenant.name) continue;
@@ -90,24 +97,82 @@ Status CheckSizes(const Config& config) {
   return CheckStore("default", dram_bytes - shares, config);
 }
 
+bool SharesNvme(const Config& config) {
+  return std::any_of(config.tenants.begin(), config.tenants.end(),
+                     [](const TenantConfig& tenant) { return tenant.nvme_bytes != 0; });
+}
+
+// What says something of a tier that is nowhere.
+Status CheckNoNvme(const Config& config) {
+  std::string said;
+  if (config.nvme_bytes != 0) said = "there is nvme_bytes";
+  if (config.nvme_segment_bytes != 0) said = "there is nvme_segment";
+  if (config.nvme_admission != NvmeAdmission::kAlways) said = "there is nvme_admission";
+  if (SharesNvme(config)) said = "a tenant has nvme_bytes";
+  if (said.empty()) return Status::Ok();
+  return Status(
+      StatusCode::kInvalid,
+      said + ", and there is no nvme: name a path, such as nvme = [\"/var/lib/terrace/\"]");
+}
+
+Status CheckNvmePaths(const Config& config) {
+  for (size_t i = 0; i < config.nvme.size(); ++i) {
+    const std::string& path = config.nvme[i];
+    const NvmePlace place = NvmePlaceOf(path);
+    if (place == NvmePlace::kUnclear) {
+      return Status(StatusCode::kInvalid,
+                    "nvme = " + path +
+                        ": there is nothing: make the folder first, or end a folder's name in "
+                        "\"/\" and a new file's in \".terrace\"");
+    }
+    if (place != NvmePlace::kFolder && SharesNvme(config)) {
+      return Status(StatusCode::kInvalid,
+                    "nvme = " + path +
+                        ": where a [[tenant]] has nvme_bytes it must be a folder, in which each "
+                        "tenant gets a file of its own");
+    }
+    if (std::count(config.nvme.begin(), config.nvme.end(), path) > 1) {
+      return Status(StatusCode::kInvalid, "nvme names " + path + " twice: name it once");
+    }
+  }
+  return Status::Ok();
+}
+
+// 0 bytes: all of block devices, whose size is known where they are.
+Status CheckNvmeShare(const std::string& tenant, uint64_t bytes, const Config& config) {
+  if (bytes == 0) return Status::Ok();
+  const uint64_t segment_bytes = NvmeSegmentBytes(config, bytes);
+  const size_t file_count = config.nvme.size();
+  // A stripe of each file goes where the file system counts its own blocks to it.
+  const uint64_t needed = NvmeDeviceBytes(kNvmeSegmentsMin, segment_bytes, file_count) +
+                          NvmeStripeBytes(segment_bytes, file_count) * file_count;
+  if (bytes >= needed) return Status::Ok();
+  const std::string lower = config.nvme_segment_bytes != 0
+                                ? ", or lower nvme_segment = " + FormatSize(segment_bytes)
+                                : "";
+  return Status(StatusCode::kInvalid, "tenant '" + tenant + "' has " + FormatSize(bytes) +
+                                          " of nvme_bytes: give it " + FormatSize(needed) +
+                                          " or more" + lower);
+}
+
 Status CheckNvme(const Config& config) {
+  if (config.nvme.empty()) return CheckNoNvme(config);
+  if (Status paths = CheckNvmePaths(config); !paths.ok()) return paths;
   uint64_t shares = 0;
   for (const TenantConfig& tenant : config.tenants) {
+    Status fits = CheckNvmeShare(tenant.name, tenant.nvme_bytes, config);
+    if (!fits.ok()) return fits;
     // A sum that would wrap is too large for every disk.
     shares += std::min(tenant.nvme_bytes, UINT64_MAX - shares);
   }
-  if (shares != 0 && config.nvme.empty()) {
-    return Status(StatusCode::kInvalid,
-                  "a tenant has nvme_bytes, and there is no nvme: name a path, such as nvme = "
-                  "[\"/var/lib/terrace\"]");
-  }
-  const uint64_t nvme_bytes = config.nvme_bytes == 0 ? kNvmeBytesDefault : config.nvme_bytes;
+  const uint64_t nvme_bytes = NvmeBytesOf(config);
+  if (nvme_bytes == 0) return Status::Ok();
   if (shares >= nvme_bytes) {
     return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(shares) +
                                             " of nvme_bytes = " + FormatSize(nvme_bytes) +
                                             ": leave room for the default tenant");
   }
-  return Status::Ok();
+  return CheckNvmeShare("default", nvme_bytes - shares, config);
 }
 
 std::string OctalMode(uint32_t mode) {
@@ -130,6 +195,10 @@ Status CheckConfig(const Config& config) {
 
 std::vector<std::string> ConfigWarnings(const Config& config) {
   std::vector<std::string> warnings;
+  for (const std::string& path : config.nvme) {
+    if (NvmePlaceOf(path) == NvmePlace::kFile || NvmePathExists(path)) continue;
+    warnings.push_back("nvme = " + path + " is not there: without it the NVMe tier is off");
+  }
   // The group may be there for them; whether it is, only its members' list says.
   constexpr uint32_t kOthersMayConnect = 0022;
   if ((config.socket_mode & kOthersMayConnect) != 0) return warnings;

@@ -8,7 +8,9 @@
 #include <filesystem>
 
 #include "daemon/app/nvme_device.h"
+#include "daemon/app/nvme_path.h"
 #include "storage/base/limits.h"
+#include "storage/base/log.h"
 #include "storage/mem/descriptor_limit.h"
 #include "storage/mem/guarded_copy.h"
 #include "storage/mem/locked_memory_limit.h"
@@ -34,16 +36,6 @@ uint64_t RealtimeNs() {
   clock_gettime(CLOCK_REALTIME, &now);
   return static_cast<uint64_t>(std::max<time_t>(now.tv_sec, 1)) * kNsPerSecond +
          static_cast<uint64_t>(now.tv_nsec);
-}
-
-// What the default tenant has, when block devices do not say it themselves.
-uint64_t NvmeBytes(const Config& config) {
-  if (config.nvme_bytes != 0) return config.nvme_bytes;
-  for (const std::string& path : config.nvme) {
-    std::error_code error;
-    if (!std::filesystem::is_block_file(path, error)) return kNvmeBytesDefault;
-  }
-  return 0;
 }
 
 Status FillDram(Config* config) {
@@ -89,7 +81,7 @@ std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
 
 }  // namespace
 
-Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
+Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function<bool()>& go_on) {
   if (config.socket.empty()) config.socket = DefaultSocket();
   for (const Status& status :
        {CheckSocketPlace(config.socket), InstallGuard(), FillDram(&config), CheckConfig(config)}) {
@@ -101,13 +93,14 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   daemon->socket_ = config.socket;
 
   ShardOptions shard;
+  shard.go_on = go_on;
   ControlOptions control{.socket = config.socket,
                          .socket_mode = config.socket_mode,
                          .tenants = {},
                          .boot_epoch = RandomWord(),
                          .version = TERRACE_VERSION};
   uint64_t rest = config.dram_bytes;
-  uint64_t nvme_rest = NvmeBytes(config);
+  uint64_t nvme_rest = NvmeBytesOf(config);
   const auto add = [&](const std::string& name, uint64_t bytes, std::vector<uid_t> uids) {
     ChunkStoreOptions options;
     options.tenant = name;
@@ -122,12 +115,21 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
     control.tenants.push_back({name, std::move(uids)});
   };
   const auto add_nvme = [&](uint64_t bytes) -> Status {
+    if (!go_on()) return Status(StatusCode::kCancelled, "the start was broken off");
     ChunkStoreOptions& options = shard.tenants.back();
-    Result<std::unique_ptr<BlockDevice>> device =
-        OpenNvmeDevice(config, options.tenant, bytes, daemon->clock_);
-    if (!device.ok()) return device.status();
-    shard.nvme[options.tenant] = *std::move(device);
-    options.nvme.segment_bytes = NvmeSegmentBytes(config, bytes);
+    NvmeDevice opened = OpenNvmeDevice(config, options.tenant, bytes, daemon->clock_);
+    switch (opened.fault) {
+      case NvmeFault::kNone: break;
+      case NvmeFault::kSettings:
+      case NvmeFault::kOthers: return opened.why;
+      case NvmeFault::kDevice:
+        LogError(opened.why.message() + ": served from memory alone");
+        options.nvme.unavailable = opened.why;
+        return Status::Ok();
+    }
+    shard.nvme[options.tenant] = std::move(opened.device);
+    options.nvme.segment_bytes = opened.segment_bytes;
+    options.nvme.note = opened.note;
     options.nvme.admission = config.nvme_admission;
     options.nvme.bytes_a_day = config.nvme_bytes_a_day;
     options.nvme.sequence_floor = RealtimeNs();
@@ -166,11 +168,13 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config) {
   return daemon;
 }
 
-Daemon::~Daemon() { Stop(); }
+Daemon::~Daemon() { static_cast<void>(Stop()); }
 
-void Daemon::Stop() {
+bool Daemon::Stop() {
   if (control_ != nullptr) control_->Stop();
-  if (shard_ != nullptr) shard_->Stop();
+  if (shard_ == nullptr) return true;
+  shard_->Stop();
+  return !shard_->hung();
 }
 
 std::string Daemon::Describe() const { return "serving on " + socket_ + ", " + memory_; }

@@ -4,6 +4,7 @@
 //
 // Threads: main.
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,11 +19,12 @@ namespace terrace {
 class Daemon {
  public:
   // Fills in what the configuration leaves open, takes the socket, gets the memory, serves.
-  static Result<std::unique_ptr<Daemon>> Start(Config config);
+  // kCancelled once `go_on` says no; it is asked again and again while devices are waited for.
+  static Result<std::unique_ptr<Daemon>> Start(Config config, const std::function<bool()>& go_on);
   ~Daemon();
 
-  // Ends the connections, then the shard.
-  void Stop();
+  // Ends the connections, then the shard.  False when a device hangs: leave the process.
+  bool Stop();
 
   const std::string& socket() const { return socket_; }
   // One line for the log.

@@ -1,13 +1,14 @@
 #pragma once
 
-// One daemon a socket: an exclusive lock on SOCKET.lock, held for life, in which the holder's pid
-// stands.  A socket file without a holder is stale and is removed.
+// One daemon a socket: SOCKET.lock, held for life.  A socket file without a holder is stale and is
+// removed.
 //
 // Threads: main.
 
 #include <string>
+#include <utility>
 
-#include "storage/base/fd.h"
+#include "storage/base/lock_file.h"
 #include "storage/base/result.h"
 
 namespace terrace {
@@ -18,8 +19,8 @@ class InstanceLock {
   static Result<InstanceLock> Take(const std::string& socket);
 
  private:
-  explicit InstanceLock(UniqueFd fd) : fd_(std::move(fd)) {}
-  UniqueFd fd_;
+  explicit InstanceLock(LockFile lock) : lock_(std::move(lock)) {}
+  LockFile lock_;
 };
 
 }  // namespace terrace

@@ -6,12 +6,17 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <ctime>
 #include <utility>
 #include <vector>
 
 #include "daemon/app/daemon.h"
+#include "storage/base/clock.h"
+#include "storage/base/log.h"
 
 namespace terrace {
 namespace {
@@ -73,30 +78,69 @@ int Fail(const Status& status) {
   return status.code() == StatusCode::kInvalid ? 2 : 1;
 }
 
+// How long a start that goes on may take until it is heard of again.
+constexpr char kExtendStart[] = "EXTEND_TIMEOUT_USEC=90000000";
+
+// SIGTERM and SIGINT, taken by the main thread alone.
+class StopSignals {
+ public:
+  // REQUIRES: no other thread runs yet.
+  StopSignals() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGTERM);
+    sigaddset(&signals_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+
+  // Whether one came; it is taken.
+  bool Came() {
+    const timespec now{};
+    if (number_ == 0) number_ = std::max(sigtimedwait(&signals_, nullptr, &now), 0);
+    return number_ != 0;
+  }
+  void Await() {
+    if (number_ == 0) sigwait(&signals_, &number_);
+  }
+  const char* name() const { return strsignal(number_); }
+  // The next one ends the process by its default action.
+  void Release() { pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr); }
+
+ private:
+  sigset_t signals_;
+  int number_ = 0;
+};
+
 int Serve(const Config& config) {
-  // The signals are taken here, by no thread that starts below.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  StopSignals signals;
   signal(SIGPIPE, SIG_IGN);
 
   SetLogLevel(config.log_level);
   for (const std::string& warning : ConfigWarnings(config)) LogWarning(warning);
-  Result<std::unique_ptr<Daemon>> daemon = Daemon::Start(config);
+  int64_t extended_ns = 0;
+  Result<std::unique_ptr<Daemon>> daemon = Daemon::Start(config, [&] {
+    if (MonotonicNs() - extended_ns >= kNsPerSecond) {
+      extended_ns = MonotonicNs();
+      sd_notify(0, kExtendStart);
+    }
+    return !signals.Came();
+  });
+  if (!daemon.ok() && daemon.status().code() == StatusCode::kCancelled) {
+    LogInfo(std::string("stopping on ") + signals.name() + " before the start was done");
+    sd_notify(0, "STOPPING=1");
+    // A device may still hold memory of ours: nothing is destroyed under it.
+    _exit(0);
+  }
   if (!daemon.ok()) return Fail(daemon.status());
   LogInfo((*daemon)->Describe());
   sd_notify(0, "READY=1");
 
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
-  LogInfo(std::string("stopping on ") + strsignal(signal_number) + "; again to end at once");
+  signals.Await();
+  LogInfo(std::string("stopping on ") + signals.name() + "; again to end at once");
   sd_notify(0, "STOPPING=1");
-  // The next one ends the process by its default action.
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  (*daemon)->Stop();
-  return 0;
+  signals.Release();
+  if ((*daemon)->Stop()) return 0;
+  LogError("leaving without waiting for an NVMe device that hangs");
+  _exit(0);
 }
 
 }  // namespace

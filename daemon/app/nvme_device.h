@@ -1,7 +1,10 @@
 #pragma once
 
 // The device of a tenant's NVMe tier, by the settings: which files, how large, what it says when it
-// is less than wished.
+// is other than wished.
+//
+// What the paths hold is looked at before anything in them changes.  A log that exists keeps the
+// segment size that it was made with, and never loses room: it grows with the settings.
 //
 // Threads: main.
 
@@ -15,12 +18,24 @@
 
 namespace terrace {
 
-// Of the log's segments on a tier of `bytes`, unless the settings say otherwise.
-uint64_t NvmeSegmentBytes(const Config& config, uint64_t bytes);
+// What a failure to open means for the start of the daemon.
+enum class NvmeFault : uint8_t {
+  kNone,
+  kSettings,  // another setting is needed: no start
+  kOthers,    // somebody else's file, folder or data: no start, before it is written to
+  kDevice,    // missing, locked, full, failing, damaged: the tier is off, the tenant is served
+};
 
-// `bytes` 0: all that raw devices have.  A path that is a folder gets a file in it, named after the
-// tenant.  Errors name the setting.  `clock` outlives the device.
-Result<std::unique_ptr<BlockDevice>> OpenNvmeDevice(const Config& config, const std::string& tenant,
-                                                    uint64_t bytes, const Clock& clock);
+struct NvmeDevice {
+  NvmeFault fault = NvmeFault::kNone;
+  Status why;                           // not Ok with a fault; names tenant, path and mend
+  std::unique_ptr<BlockDevice> device;  // null with a fault
+  uint64_t segment_bytes = 0;           // of its log
+  std::string note;                     // for status: what is other than the settings say
+};
+
+// `bytes` 0: all that raw devices have.  `clock` outlives the device.
+NvmeDevice OpenNvmeDevice(const Config& config, const std::string& tenant, uint64_t bytes,
+                          const Clock& clock);
 
 }  // namespace terrace

@@ -1,7 +1,7 @@
 #pragma once
 
-// What one connection holds of the daemon, each kind with a bound: calls in flight, sessions,
-// descriptors, payload, and answers that its peer does not read.
+// What one connection holds of the daemon, each kind with a bound: calls in flight, keys
+// that they wait for, sessions, descriptors, payload, and answers that its peer does not read.
 //
 // Threads: the control thread; a Hold may go on any thread.
 
@@ -40,6 +40,9 @@ class Bound {
 
 // Calls are short or wait for a deadline: a client that needs more has no use of its answers.
 inline constexpr uint32_t kConnectionCallsMax = 1024;
+// Of gets and prefetches: as many as a session's rings hold, 64 requests of 256.  Whenever a key
+// settles, all that wait are looked at.
+inline constexpr uint32_t kConnectionWaitingKeysMax = 16384;
 // A client needs one; the rest is for those that end while their process lives on.
 inline constexpr uint32_t kConnectionSessionsMax = 8;
 // A client maps what a message brings and lets go of it; four messages may be on their way.
@@ -51,6 +54,7 @@ inline constexpr uint64_t kUnreadBytesMax = 2 * kConnectionPayloadBytesMax;
 struct ConnectionLoad {
   uint64_t payload_bytes = 0;  // in flight
   Bound calls{kConnectionCallsMax};
+  Bound waiting_keys{kConnectionWaitingKeysMax};
   Bound sessions{kConnectionSessionsMax};
   Bound descriptors{kConnectionDescriptorsMax};
   capnp::TwoPartyVatNetwork* network = nullptr;  // null once the connection has ended

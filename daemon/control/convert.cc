@@ -1,6 +1,7 @@
 #include "daemon/control/convert.h"
 
 #include "storage/base/clock.h"
+#include "storage/base/limits.h"
 
 namespace terrace {
 
@@ -86,6 +87,8 @@ void ToRpc(const ChunkInfo& info, rpc::ChunkInfo::Builder out) {
   out.setReuseClass(info.reuse_class);
   out.setTier(info.tier == shm::SlotTier::kDram ? "dram" : "nvme");
   out.setDurable(info.durable);
+  out.setLogSegment(info.nvme.segment);
+  out.setLogOffset(uint64_t{info.nvme.offset_units} * kPageBytes);
   out.setLeaseLeftMs(static_cast<uint64_t>(info.lease_left_ns / kNsPerMs));
 }
 

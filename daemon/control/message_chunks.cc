@@ -174,47 +174,132 @@ kj::Promise<void> MessageChunks::Put(PutContext context, std::shared_ptr<Connect
 
 // ------------------------------------------------------------------------------------- get
 
-struct MessageChunks::GetState {
+// Keys that a call waits for: those on NVMe, and those that are written when it asked for that.
+struct MessageChunks::Fetch {
   struct Key {
     shm::ChunkKey key;
+    // While it waits, and when it is not to be had: what the store said last.
     StatusCode code = StatusCode::kBusy;
-    shm::Location location = {};
-    const std::byte* record = nullptr;
-    uint32_t bytes = 0;
+    uint32_t bytes = 0;  // as the index says; 0: not known
   };
   uint32_t namespace_id = 0;
-  bool wait = false;
+  LoadWish wish;
+  bool wait_for_filling = false;
   std::vector<Key> keys;
-  std::vector<uint32_t> pins;
+  std::vector<size_t> pending;  // of the keys
+  Bound::Hold waiting_keys;
   Shard::WaitId waiting = 0;
+
+  // Its deadline has passed, or the shard ends: it may look, and starts nothing.
+  bool Ends(bool expired) const { return expired || MonotonicNs() >= wish.deadline_ns; }
 };
 
-// Pins once nothing is awaited any more: a pin that is held through a wait would strand its
-// segment, and our mapping of it would go.
-bool MessageChunks::Look(GetState& get, int64_t deadline_ns, bool expired) {
-  bool awaits = false;
-  for (const GetState::Key& key : get.keys) {
-    // All of them: what is on NVMe is read at once.
-    if (!expired && key.key.valid()) awaits |= AwaitsKey(get, key.key, deadline_ns);
+std::shared_ptr<MessageChunks::Fetch> MessageChunks::BeginFetch(
+    ConnectionLoad& load, uint32_t namespace_id, capnp::List<rpc::Key>::Reader keys) {
+  KJ_REQUIRE(keys.size() <= kBatchKeysMax, "a call names at most 256 keys", keys.size());
+  auto fetch = std::make_shared<Fetch>();
+  fetch->waiting_keys = load.waiting_keys.Take(keys.size());
+  KJ_REQUIRE(fetch->waiting_keys != nullptr,
+             "a connection waits for at most 16384 keys: wait for earlier calls");
+  fetch->namespace_id = namespace_id;
+  for (const auto key : keys) {
+    fetch->keys.push_back({.key = FromRpc(key)});
+    if (fetch->keys.back().key.valid()) {
+      fetch->pending.push_back(fetch->keys.size() - 1);
+    } else {
+      fetch->keys.back().code = StatusCode::kInvalid;
+    }
   }
-  if (awaits) return false;
+  return fetch;
+}
+
+shm::Look MessageChunks::LookAt(uint32_t namespace_id, const shm::ChunkKey& key,
+                                shm::Found* found) const {
+  return shm::Find(index_, key, namespace_id, shm::KeyHash(key, namespace_id, index_.seed), found);
+}
+
+// What all of them carry, as far as the index knows.
+uint64_t MessageChunks::Weigh(Fetch& fetch) const {
+  for (const size_t i : fetch.pending) {
+    shm::Found found;
+    Fetch::Key& key = fetch.keys[i];
+    const shm::Look look = LookAt(fetch.namespace_id, key.key, &found);
+    if (look == shm::Look::kReady || look == shm::Look::kElsewhere) key.bytes = found.length;
+  }
+  uint64_t bytes = 0;
+  for (const Fetch::Key& key : fetch.keys) bytes += key.bytes;
+  return bytes;
+}
+
+// Starts the loads of all: what is on NVMe is read at once.  A key that was near once is waited for
+// no more: when room is short, keys would drive each other out until the deadline.
+bool MessageChunks::Awaits(Fetch& fetch) {
+  std::erase_if(fetch.pending, [&](size_t i) {
+    Fetch::Key& key = fetch.keys[i];
+    shm::Found found;
+    const shm::Look look = LookAt(fetch.namespace_id, key.key, &found);
+    key.code = StatusCode::kBusy;
+    if (look == shm::Look::kFilling) return !fetch.wait_for_filling;
+    if (look != shm::Look::kElsewhere) return true;
+    const Sought sought = store_.FindOrLoad(session_, fetch.namespace_id, key.key, nullptr,
+                                            fetch.wish, MonotonicNs());
+    key.code = sought.status;
+    return !sought.loading;
+  });
+  return !fetch.pending.empty();
+}
+
+// True when the call may be answered.
+bool MessageChunks::Ripe(Fetch& fetch, bool expired) {
+  if (!fetch.Ends(expired) && Awaits(fetch)) return false;
+  for (const size_t i : fetch.pending) fetch.keys[i].code = StatusCode::kDeadline;
+  return true;
+}
+
+// Where a key is at last, pinned when there is a `pin`.  Sets its code.
+Result<ReadyChunk> MessageChunks::FindFetched(Fetch& fetch, size_t index,
+                                              std::atomic<uint64_t>* pin) {
+  Fetch::Key& key = fetch.keys[index];
+  const uint32_t id = fetch.namespace_id;
+  Result<ReadyChunk> found =
+      pin != nullptr ? store_.FindAndPin(session_, id, key.key, pin) : store_.Find(id, key.key);
+  shm::Found where;
+  const shm::Look look = LookAt(id, key.key, &where);
+  const bool there = look == shm::Look::kElsewhere || look == shm::Look::kFilling;
+  const StatusCode code = found.status().code();
+  // Of what is there and not near, the wait has told why.
+  if (found.ok() || code == StatusCode::kStale || !there) key.code = code;
+  return found;
+}
+
+struct MessageChunks::GetState {
+  struct Copy {
+    shm::Location location = {};
+    const std::byte* record = nullptr;
+  };
+  std::shared_ptr<Fetch> fetch;
+  std::vector<Copy> copies;  // one a key
+  std::vector<uint32_t> pins;
+};
+
+// Pins once nothing is awaited any more: a pin that is held
+// through a wait would strand its segment, and our mapping of it would go.
+bool MessageChunks::Look(GetState& get, bool expired) {
+  Fetch& fetch = *get.fetch;
+  if (!fetch.Ends(expired) && Weigh(fetch) > kMessagePayloadBytesMax) return true;  // see Charge
+  if (!Ripe(fetch, expired)) return false;
   std::vector<uint64_t> touches;
-  for (GetState::Key& key : get.keys) {
-    key.code = StatusCode::kInvalid;
+  for (size_t i = 0; i < fetch.keys.size(); ++i) {
+    Fetch::Key& key = fetch.keys[i];
+    key.bytes = 0;
     if (!key.key.valid()) continue;
     std::atomic<uint64_t>* pin = TakePin(&get.pins);
-    key.code = StatusCode::kBusy;
+    key.code = pin == nullptr ? StatusCode::kBusy : key.code;
     if (pin == nullptr) continue;
-    const Result<ReadyChunk> found = store_.FindAndPin(session_, get.namespace_id, key.key, pin);
-    if (!found.ok()) {
-      key.code = found.status().code();
-      if (key.code == StatusCode::kBusy && expired) key.code = StatusCode::kDeadline;
-      continue;
-    }
-    key.code = StatusCode::kOk;
-    key.location = found->location;
-    key.record = store_.Address(found->location);
+    const Result<ReadyChunk> found = FindFetched(fetch, i, pin);
+    if (!found.ok()) continue;
     key.bytes = found->payload_bytes;
+    get.copies[i] = {.location = found->location, .record = store_.Address(found->location)};
     touches.push_back(found->touch);
   }
   // Last first: a prefix outlives what hangs on it.
@@ -222,24 +307,15 @@ bool MessageChunks::Look(GetState& get, int64_t deadline_ns, bool expired) {
   return true;
 }
 
-bool MessageChunks::AwaitsKey(const GetState& get, const shm::ChunkKey& key, int64_t deadline_ns) {
-  shm::Found found;
-  const uint64_t hash = shm::KeyHash(key, get.namespace_id, index_.seed);
-  const shm::Look look = shm::Find(index_, key, get.namespace_id, hash, &found);
-  if (look == shm::Look::kFilling) return get.wait;
-  if (look != shm::Look::kElsewhere) return false;
-  const LoadWish wish{.io_class = IoClass::kDeadline, .deadline_ns = deadline_ns};
-  return store_.FindOrLoad(session_, get.namespace_id, key, nullptr, wish, MonotonicNs()).loading;
-}
-
 bool MessageChunks::CopyOut(const GetState& get, size_t index, kj::byte* into) {
-  const GetState::Key& key = get.keys[index];
+  const Fetch::Key& key = get.fetch->keys[index];
+  const std::byte* const record = get.copies[index].record;
   shm::RecordHeader header;
   // Where the client that wrote it took its pages away, nothing can be read.
-  if (!GuardedCopy(&header, key.record, sizeof header).ok()) return false;
-  if (!GuardedCopy(into, key.record + shm::kRecordHeaderBytes, key.bytes).ok()) return false;
+  if (!GuardedCopy(&header, record, sizeof header).ok()) return false;
+  if (!GuardedCopy(into, record + shm::kRecordHeaderBytes, key.bytes).ok()) return false;
   const RecordIdentity identity{
-      .key = key.key, .namespace_id = get.namespace_id, .payload_bytes = key.bytes};
+      .key = key.key, .namespace_id = get.fetch->namespace_id, .payload_bytes = key.bytes};
   return ValidateHeader(header, identity).ok() &&
          VerifyPayload(into, key.bytes, header.leaves).ok();
 }
@@ -257,32 +333,35 @@ void MessageChunks::Drop(uint32_t namespace_id, const shm::ChunkKey& key,
 kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<ConnectionLoad> load) {
   const auto params = context.getParams();
   const size_t count = params.getKeys().size();
-  KJ_REQUIRE(count <= kBatchKeysMax, "a get names at most 256 keys", count);
   auto state = std::make_shared<GetState>();
-  state->namespace_id = params.getNamespaceId();
-  state->wait = params.getWait();
-  for (const auto key : params.getKeys()) state->keys.push_back({.key = FromRpc(key)});
-  const int64_t deadline = DeadlineNs(params.getDeadlineMs(), kNsPerSecond);
+  state->fetch = BeginFetch(*load, params.getNamespaceId(), params.getKeys());
+  state->copies.resize(count);
+  state->fetch->wait_for_filling = params.getWait();
+  state->fetch->wish = {.io_class = IoClass::kDeadline,
+                        .deadline_ns = DeadlineNs(params.getDeadlineMs(), kNsPerSecond)};
   context.releaseParams();
   context.allowCancellation();
   auto end = kj::defer([this, state]() {
     shard_.Post([this, state] {
-      shard_.CancelWait(state->waiting);
+      shard_.CancelWait(state->fetch->waiting);
       Unpin(state->pins);
     });
   });
   return OnShardLater<Done>(shard_,
-                            [this, state, deadline](const Reply<Done>& reply) {
-                              const auto look = [this, state, reply, deadline](bool expired) {
-                                const bool done = Look(*state, deadline, expired);
+                            [this, state](const Reply<Done>& reply) {
+                              const auto look = [this, state, reply](bool expired) {
+                                const bool done = Look(*state, expired);
                                 if (done) reply.Fulfill(Done{});
                                 return done;
                               };
-                              state->waiting = shard_.WaitSettled(tenant_, deadline, look);
+                              Fetch& fetch = *state->fetch;
+                              fetch.waiting =
+                                  shard_.WaitSettled(tenant_, fetch.wish.deadline_ns, look);
                             })
       .then([this, state, context, count, load = std::move(load)](kj::Own<Done>) mutable {
+        const std::vector<Fetch::Key>& keys = state->fetch->keys;
         uint64_t bytes = 0;
-        for (const GetState::Key& key : state->keys) bytes += key.bytes;
+        for (const Fetch::Key& key : keys) bytes += key.bytes;
         auto charge = Charge(std::move(load), bytes);
         auto results = context.getResults(
             capnp::MessageSize{(bytes + count * 32) / sizeof(capnp::word) + 64, 0});
@@ -290,7 +369,7 @@ kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<Connect
         auto data = results.initData(static_cast<uint32_t>(count));
         return InSlices(0, count,
                         [this, state, codes, data](size_t i) mutable {
-                          const GetState::Key& key = state->keys[i];
+                          const Fetch::Key& key = state->fetch->keys[i];
                           const auto at = static_cast<uint32_t>(i);
                           codes.set(at, ToRpc(key.code));
                           if (key.code != StatusCode::kOk) return;
@@ -298,7 +377,8 @@ kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<Connect
                           data.init(at, 0);
                           codes.set(at, rpc::Code::CORRUPT);
                           shard_.Post([this, state, i] {
-                            Drop(state->namespace_id, state->keys[i].key, state->keys[i].location);
+                            Drop(state->fetch->namespace_id, state->fetch->keys[i].key,
+                                 state->copies[i].location);
                           });
                         })
             .attach(kj::mv(charge));
@@ -306,34 +386,34 @@ kj::Promise<void> MessageChunks::Get(GetContext context, std::shared_ptr<Connect
       .attach(kj::mv(end));
 }
 
-kj::Promise<kj::Own<std::vector<StatusCode>>> MessageChunks::Prefetch(PrefetchContext context) {
+kj::Promise<kj::Own<std::vector<StatusCode>>> MessageChunks::Prefetch(
+    PrefetchContext context, std::shared_ptr<ConnectionLoad> load) {
   using Codes = std::vector<StatusCode>;
   const auto params = context.getParams();
-  KJ_REQUIRE(params.getKeys().size() <= kBatchKeysMax, "a call names at most 256 keys",
-             params.getKeys().size());
-  std::vector<shm::ChunkKey> keys;
-  for (const auto key : params.getKeys()) keys.push_back(FromRpc(key));
-  const uint32_t id = params.getNamespaceId();
-  const int64_t deadline = DeadlineNs(params.getDeadlineMs(), kNsPerSecond);
-  return OnShardLater<Codes>(shard_, [this, keys = std::move(keys), id,
-                                      deadline](const Reply<Codes>& reply) {
-    const auto look = [this, keys, id, deadline, reply](bool expired) {
-      const LoadWish wish{.io_class = IoClass::kPrefetch, .deadline_ns = deadline};
-      Codes codes;
-      bool loading = false;
-      for (const shm::ChunkKey& key : keys) {
-        codes.push_back(StatusCode::kInvalid);
-        if (!key.valid()) continue;
-        const Sought sought = store_.FindOrLoad(session_, id, key, nullptr, wish, MonotonicNs());
-        codes.back() = sought.loading && expired ? StatusCode::kDeadline : sought.status;
-        loading |= sought.loading;
-      }
-      if (loading && !expired) return false;
-      reply.Fulfill(std::move(codes));
-      return true;
-    };
-    shard_.WaitSettled(tenant_, deadline, look);
-  });
+  auto fetch = BeginFetch(*load, params.getNamespaceId(), params.getKeys());
+  fetch->wish = {.io_class = IoClass::kPrefetch,
+                 .deadline_ns = DeadlineNs(params.getDeadlineMs(), kNsPerSecond)};
+  context.releaseParams();
+  context.allowCancellation();
+  auto end = kj::defer(
+      [this, fetch]() { shard_.Post([this, fetch] { shard_.CancelWait(fetch->waiting); }); });
+  return OnShardLater<Codes>(shard_,
+                             [this, fetch](const Reply<Codes>& reply) {
+                               const auto look = [this, fetch, reply](bool expired) {
+                                 if (!Ripe(*fetch, expired)) return false;
+                                 Codes codes;
+                                 for (size_t i = 0; i < fetch->keys.size(); ++i) {
+                                   if (fetch->keys[i].key.valid())
+                                     (void)FindFetched(*fetch, i, nullptr);
+                                   codes.push_back(fetch->keys[i].code);
+                                 }
+                                 reply.Fulfill(std::move(codes));
+                                 return true;
+                               };
+                               fetch->waiting =
+                                   shard_.WaitSettled(tenant_, fetch->wish.deadline_ns, look);
+                             })
+      .attach(kj::mv(end));
 }
 
 // The caller names an id without its live word.

@@ -36,11 +36,13 @@ class MessageChunks {
 
   // Both throw, naming the limit, when the call or the connection carries too much; answers that
   // the client has not read count.  Get serves only bytes that their leaf table describes: a chunk
-  // that is damaged is dropped, so that the next put heals it.  Its promise may be cancelled.
+  // that is damaged is dropped, so that the next put heals it.  What the index says is too much is
+  // refused before any of it is loaded.  Its promise may be cancelled, and Prefetch's.
   kj::Promise<void> Put(PutContext context, std::shared_ptr<ConnectionLoad> load);
   kj::Promise<void> Get(GetContext context, std::shared_ptr<ConnectionLoad> load);
   // Brings what is on NVMe into DRAM; one code a key, in order.
-  kj::Promise<kj::Own<std::vector<StatusCode>>> Prefetch(PrefetchContext context);
+  kj::Promise<kj::Own<std::vector<StatusCode>>> Prefetch(PrefetchContext context,
+                                                         std::shared_ptr<ConnectionLoad> load);
   // Looks at the index itself, as any client does; of an ended namespace id all is absent.
   void Match(MatchContext context);
 
@@ -50,18 +52,25 @@ class MessageChunks {
 
  private:
   struct PutState;
+  struct Fetch;
   struct GetState;
 
   // On the shard's thread.
   void Claim(PutState& put, int64_t deadline_ns);
   void Commit(PutState& put);
-  bool Look(GetState& get, int64_t deadline_ns, bool expired);
-  bool AwaitsKey(const GetState& get, const shm::ChunkKey& key, int64_t deadline_ns);
+  uint64_t Weigh(Fetch& fetch) const;
+  bool Awaits(Fetch& fetch);
+  bool Ripe(Fetch& fetch, bool expired);
+  Result<ReadyChunk> FindFetched(Fetch& fetch, size_t index, std::atomic<uint64_t>* pin);
+  bool Look(GetState& get, bool expired);
   void Drop(uint32_t namespace_id, const shm::ChunkKey& key, const shm::Location& location);
   std::atomic<uint64_t>* TakePin(std::vector<uint32_t>* held);
   void Unpin(const std::vector<uint32_t>& held);
 
   bool IsLive(uint32_t namespace_id) const;
+  shm::Look LookAt(uint32_t namespace_id, const shm::ChunkKey& key, shm::Found* found) const;
+  static std::shared_ptr<Fetch> BeginFetch(ConnectionLoad& load, uint32_t namespace_id,
+                                           capnp::List<rpc::Key>::Reader keys);
   // Into `into`, checked; false when it is damaged.
   static bool CopyOut(const GetState& get, size_t index, kj::byte* into);
 

@@ -246,7 +246,7 @@ auto Answer(Context context) {
 }  // namespace
 
 kj::Promise<void> SessionService::prefetch(PrefetchContext context) {
-  return chunks_.Prefetch(context).then(Answer(context));
+  return chunks_.Prefetch(context, load_).then(Answer(context));
 }
 
 kj::Promise<void> SessionService::remove(RemoveContext context) {

@@ -12,9 +12,9 @@ namespace {
 namespace json = boost::json;
 
 json::object SegmentsJson(const SegmentCounts& counts) {
-  return {{"total", counts.total},    {"free", counts.free},         {"open", counts.open},
-          {"sealed", counts.sealed},  {"draining", counts.draining}, {"stranded", counts.stranded},
-          {"missing", counts.missing}};
+  return {{"total", counts.total},   {"free", counts.free},         {"open", counts.open},
+          {"sealed", counts.sealed}, {"draining", counts.draining}, {"stranded", counts.stranded},
+          {"pinned", counts.pinned}, {"missing", counts.missing}};
 }
 
 json::object TierJson(const ChunkStoreStats& stats) {
@@ -33,12 +33,37 @@ json::object TierJson(const ChunkStoreStats& stats) {
           {"segments", SegmentsJson(stats.segments)}};
 }
 
-json::object NvmeJson(const NvmeStats& nvme) {
+// What an operator should know of the tier, as ends of a sentence about it.
+std::vector<std::string> NvmeWarnings(const NvmeStats& nvme, bool writable) {
+  if (nvme.state == NvmeState::kOff) return {"is off: " + nvme.why_off};
+  std::vector<std::string> warnings;
+  if (!writable) {
+    warnings.push_back("is read-only: what it holds is served, and what leaves memory is lost");
+  }
+  if (nvme.log.writes.breaker_open) {
+    warnings.push_back("pauses its writes after errors: see the daemon's log");
+  }
+  if (nvme.log.reads.breaker_open) {
+    warnings.push_back(
+        "pauses its reads after errors: what is only there is a miss; see the daemon's log");
+  }
+  if (!nvme.namespaces_error.empty()) {
+    warnings.push_back("does not know the latest namespaces and epochs: " + nvme.namespaces_error);
+  }
+  if (nvme.log.segments.quarantined != 0) {
+    warnings.push_back("has given up " + std::to_string(nvme.log.segments.quarantined) +
+                       " segments that failed too often");
+  }
+  return warnings;
+}
+
+json::object NvmeJson(const NvmeStats& nvme, bool writable) {
   const LogSegmentCounts& segments = nvme.log.segments;
   json::object out{{"tier", "nvme"},
                    {"state", NvmeStateName(nvme.state)},
                    {"why_off", nvme.why_off},
                    {"device", nvme.device},
+                   {"writable", writable},
                    {"bytes", nvme.bytes},
                    {"allocated_bytes", nvme.allocated_bytes},
                    {"live_bytes", segments.live_bytes},
@@ -80,6 +105,11 @@ json::object NvmeJson(const NvmeStats& nvme) {
       {"refused", nvme.refused},
       {"written_bytes", nvme.log.writes.written_bytes}};
   for (const auto& [name, value] : counters) out[name] = value;
+  json::array warnings;
+  for (const std::string& warning : NvmeWarnings(nvme, writable)) {
+    warnings.push_back(json::string("it " + warning));
+  }
+  out["warnings"] = std::move(warnings);
   return out;
 }
 
@@ -88,6 +118,7 @@ json::object CountersJson(const ChunkStoreStats& stats) {
           {"put_bytes", stats.put_bytes},
           {"exists", stats.exists},
           {"busy", stats.busy},
+          {"full", stats.full},
           {"gets", stats.gets},
           {"get_misses", stats.get_misses},
           {"touches", stats.touches},
@@ -104,10 +135,13 @@ json::object CountersJson(const ChunkStoreStats& stats) {
           {"fresh_memfds", stats.fresh_memfds}};
 }
 
+// REQUIRES: it has the tier.
+bool NvmeWritable(const ChunkStore& store) { return store.options().nvme.device->writable(); }
+
 json::object TenantJson(const std::string& name, ChunkStore& store) {
   const ChunkStoreStats stats = store.stats();
   json::array tiers{TierJson(stats)};
-  if (stats.nvme.configured) tiers.push_back(NvmeJson(stats.nvme));
+  if (stats.nvme.configured) tiers.push_back(NvmeJson(stats.nvme, NvmeWritable(store)));
   json::array namespaces;
   for (const NamespaceInfo& info : store.Namespaces()) {
     namespaces.push_back(json::object{{"label", info.spec.label},
@@ -142,14 +176,10 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
                                       "' runs on 4 KiB pages: `terrace doctor` prints the two "
                                       "lines that give huge pages"));
     }
-    const NvmeStats nvme = store.stats().nvme;
-    if (nvme.configured && nvme.state == NvmeState::kOff) {
-      warnings.push_back(
-          json::string("the NVMe tier of tenant '" + name + "' is off: " + nvme.why_off));
-    }
-    if (nvme.log.writes.breaker_open || nvme.log.reads.breaker_open) {
-      warnings.push_back(json::string("the NVMe tier of tenant '" + name +
-                                      "' fails: see its breakers, and the daemon's log"));
+    if (const NvmeStats nvme = store.stats().nvme; nvme.configured) {
+      for (const std::string& warning : NvmeWarnings(nvme, NvmeWritable(store))) {
+        warnings.push_back(json::string("the NVMe tier of tenant '" + name + "' " + warning));
+      }
     }
     tenants.push_back(TenantJson(name, store));
   }
@@ -162,6 +192,7 @@ std::string StatusJson(const StatusContext& context, const StatusView& view, Sha
                                     {"closed", session.closed},
                                     {"requests", session.requests},
                                     {"pins", session.pins},
+                                    {"pinned_segments", session.pinned_segments},
                                     {"claims", session.claims},
                                     {"stranded_bytes", session.stranded_bytes},
                                     {"touches_dropped", session.touches_dropped}});

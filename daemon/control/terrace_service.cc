@@ -16,8 +16,15 @@ namespace {
 constexpr uint32_t kListMax = 4096;
 constexpr size_t kClientNameBytesMax = 256;
 
-// Two copies of a table are written and synced, after what is on its way.
-constexpr int64_t kBumpNsMax = 10 * kNsPerSecond;
+// Two copies of a table are written and synced, after what is on its way.  Clients wait for 5 s:
+// they hear of a table that takes longer, and not only that they waited in vain.
+constexpr int64_t kBumpNsMax = 3 * kNsPerSecond;
+
+// An epoch that has begun.
+struct EpochBump {
+  NamespaceInfo info;
+  Status stored;  // whether a restart knows of it
+};
 
 // One clearing of a namespace.
 struct Clearing {
@@ -40,22 +47,18 @@ void ClearSlice(Shard& shard, const std::shared_ptr<Clearing>& clearing,
   shard.Post([&shard, clearing, reply] { ClearSlice(shard, clearing, reply); });
 }
 
-// Answers once no restart can bring the ended epoch back.
+// Answers once no restart can bring the ended epoch back, or says that one still may.
 void Bump(Shard& shard, const std::string& tenant, const std::string& label,
-          const Reply<Result<NamespaceInfo>>& reply) {
+          const Reply<Result<EpochBump>>& reply) {
   ChunkStore& store = *shard.store(tenant);
   const Result<NamespaceInfo> bumped = store.BumpEpoch(label);
   if (!bumped.ok()) return reply.Fulfill(bumped.status());
   const uint64_t version = store.namespaces_version();
   shard.WaitSettled(tenant, MonotonicNs() + kBumpNsMax,
-                    [&store, version, bumped, reply](bool expired) {
-                      const Status stored = store.NamespacesStored(version);
+                    [&store, version, info = *bumped, reply](bool expired) {
+                      Status stored = store.NamespacesStored(version);
                       if (stored.code() == StatusCode::kBusy && !expired) return false;
-                      if (stored.ok()) {
-                        reply.Fulfill(bumped);
-                      } else {
-                        reply.Fulfill(stored);
-                      }
+                      reply.Fulfill(EpochBump{.info = info, .stored = std::move(stored)});
                       return true;
                     });
 }
@@ -93,14 +96,16 @@ class AdminService final : public CountedServer<rpc::Admin> {
   }
 
   kj::Promise<void> bumpEpoch(BumpEpochContext context) override {
-    using Bumped = Result<NamespaceInfo>;
+    using Bumped = Result<EpochBump>;
     return OnShardLater<Bumped>(
                shard_, [&shard = shard_, tenant = tenant_,
                         label = std::string(context.getParams().getLabel().cStr())](
                            const Reply<Bumped>& reply) { Bump(shard, tenant, label, reply); })
         .then([context](kj::Own<Bumped> bumped) mutable {
           ToRpc(bumped->status(), context.getResults().initStatus());
-          if (bumped->ok()) ToRpc(**bumped, context.getResults().initInfo());
+          if (!bumped->ok()) return;
+          ToRpc((*bumped)->info, context.getResults().initInfo());
+          ToRpc((*bumped)->stored, context.getResults().initStored());
         });
   }
 

@@ -3,6 +3,8 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "storage/base/clock.h"
 #include "storage/base/log.h"
@@ -13,10 +15,6 @@
 namespace terrace {
 namespace {
 
-// A device that has not answered by then is broken: what it should have held is missed, not waited
-// for.
-constexpr int64_t kStartNsMax = 60 * kNsPerSecond;
-constexpr int64_t kDrainNsMax = 10 * kNsPerSecond;
 constexpr int64_t kWaitMsMax = 100;
 constexpr int64_t kQuietNsMax = 500 * kNsPerMs;
 // Less than the device's own memory or the host's would answer from there.
@@ -25,49 +23,74 @@ constexpr uint64_t kTuneMemoryBytes = 18 * kMiB;
 // Shorter tells noise.
 constexpr int64_t kTuneNsMin = 50 * kNsPerMs;
 
-// Until the device has something to say, or the store wants to be called.
-void Await(const BlockDevice& device, const ChunkStore& store) {
-  const int64_t wake_ns = store.NvmeWake();
-  int64_t wait_ms = kWaitMsMax;
-  if (wake_ns != 0) {
-    wait_ms = std::clamp<int64_t>((wake_ns - MonotonicNs()) / kNsPerMs, 0, kWaitMsMax);
+// Until a device has something to say, or a store wants to be called.
+void Await(std::span<const NvmeLife> tiers, int64_t until_ns) {
+  const int64_t now_ns = MonotonicNs();
+  int64_t wait_ns = std::min(until_ns - now_ns, kWaitMsMax * kNsPerMs);
+  std::vector<pollfd> readable;
+  for (const NvmeLife& tier : tiers) {
+    readable.push_back({.fd = tier.device->event_fd(), .events = POLLIN, .revents = 0});
+    const int64_t wake_ns = tier.store->NvmeWake();
+    if (wake_ns != 0) wait_ns = std::min(wait_ns, wake_ns - now_ns);
   }
-  pollfd readable{.fd = device.event_fd(), .events = POLLIN, .revents = 0};
-  static_cast<void>(poll(&readable, 1, static_cast<int>(wait_ms)));  // whatever it says, we look
+  const int64_t wait_ms = std::max<int64_t>(wait_ns, 0) / kNsPerMs;
+  // Whatever it says, we look.
+  static_cast<void>(poll(readable.data(), readable.size(), static_cast<int>(wait_ms)));
 }
 
 }  // namespace
 
-Status StartNvme(const BlockDevice& device, ChunkStore& store) {
-  const int64_t until_ns = MonotonicNs() + kStartNsMax;
+Status StartNvme(std::span<const NvmeLife> tiers, int64_t until_ns,
+                 const std::function<bool()>& go_on) {
   for (;;) {
-    store.PollNvme(MonotonicNs());
-    if (store.NvmeStarted() || MonotonicNs() >= until_ns) break;
-    Await(device, store);
+    bool started = true;
+    for (const NvmeLife& tier : tiers) {
+      tier.store->PollNvme(MonotonicNs());
+      started &= tier.store->NvmeStarted();
+    }
+    if (started || MonotonicNs() >= until_ns) break;
+    if (go_on && !go_on()) return Status(StatusCode::kCancelled, "the start was broken off");
+    Await(tiers, until_ns);
   }
-  store.GiveUpNvme(Status(StatusCode::kDeadline, "the device did not answer for a minute"));
-  const Status& why_off = store.nvme_why_off();
-  if (why_off.code() != StatusCode::kDenied && why_off.code() != StatusCode::kInvalid) {
-    return Status::Ok();
+  for (const NvmeLife& tier : tiers) {
+    tier.store->GiveUpNvme(Status(StatusCode::kDeadline, "the device did not answer in time"));
+    const Status& why_off = tier.store->nvme_why_off();
+    if (why_off.ok()) continue;
+    LogError("nvme of tenant '" + tier.store->options().tenant + "': " + why_off.message() +
+             ": served from memory alone");
   }
-  return Status(why_off.code(), "nvme of tenant '" + store.options().tenant +
-                                    "': " + why_off.message() + ": name another path");
+  return Status::Ok();
 }
 
-void TuneNvme(BlockDevice& device, ChunkStore& store, int64_t time_ns_max) {
+void DrainNvme(std::span<const NvmeLife> tiers, int64_t until_ns) {
+  std::vector<NvmeLife> left(tiers.begin(), tiers.end());
+  for (;;) {
+    std::erase_if(left, [](const NvmeLife& tier) { return tier.store->DrainNvme(MonotonicNs()); });
+    if (left.empty() || MonotonicNs() >= until_ns) break;
+    Await(left, until_ns);
+  }
+  for (const NvmeLife& tier : left) {
+    LogWarning("tenant '" + tier.store->options().tenant +
+               "': not all that waited to be written is on NVMe");
+  }
+}
+
+void TuneNvme(const NvmeLife& tier, int64_t time_ns_max) {
+  BlockDevice& device = *tier.device;
+  ChunkStore& store = *tier.store;
   const SegmentLog::Written written = store.NvmeWritten();
   if (written.bytes < kTuneBytesMin || time_ns_max < kTuneNsMin) return;
   const int64_t until_ns = MonotonicNs() + kQuietNsMax;
   while (device.stats().queued + device.stats().operations != 0) {
     if (MonotonicNs() >= until_ns) return;
-    Await(device, store);
+    Await(std::span(&tier, 1), until_ns);
     store.PollNvme(MonotonicNs());
   }
   // On the pages that reads will meet: they decide the speed.
-  const Result<MemoryFile> memory =
+  Result<MemoryFile> memory =
       MemoryFile::Create("terrace-tune", kTuneMemoryBytes, store.options().memory);
-  if (!memory.ok() || !PopulateNow(memory->mapping().writable_data(), kTuneMemoryBytes).ok())
-    return;
+  if (!memory.ok()) return;
+  if (!PopulateNow(memory->mapping().writable_data(), kTuneMemoryBytes).ok()) return;
   const TuneOptions options{.offset = written.offset,
                             .bytes = written.bytes,
                             .memory = memory->mapping().writable_data(),
@@ -76,20 +99,25 @@ void TuneNvme(BlockDevice& device, ChunkStore& store, int64_t time_ns_max) {
   const SystemClock clock;
   const Result<IoBudgets> tuned = TuneBudgets(device, options, clock);
   const std::string of = "nvme of tenant '" + store.options().tenant + "': ";
-  if (!tuned.ok()) return LogWarning(of + "measuring it: " + tuned.status().ToString());
-  LogInfo(of + "fastest with " + std::to_string(tuned->read_bytes / kKiB) +
-          " KiB of reads in flight");
+  if (tuned.ok()) {
+    return LogInfo(of + "fastest with " + std::to_string(tuned->read_bytes / kKiB) +
+                   " KiB of reads in flight");
+  }
+  LogWarning(of + "measuring it: " + tuned.status().ToString());
+  if (tuned.status().code() == StatusCode::kDeadline) {  // the device has it
+    static_cast<void>(std::make_unique<MemoryFile>(*std::move(memory)).release());
+  }
 }
 
-void DrainNvme(const BlockDevice& device, ChunkStore& store) {
-  const int64_t until_ns = MonotonicNs() + kDrainNsMax;
-  while (!store.DrainNvme(MonotonicNs())) {
-    if (MonotonicNs() >= until_ns) {
-      return LogWarning("tenant '" + store.options().tenant +
-                        "': not all that waited to be written is on NVMe");
-    }
-    Await(device, store);
+bool QuietNvme(std::span<const NvmeLife> tiers, int64_t until_ns) {
+  bool quiet = true;
+  for (const NvmeLife& tier : tiers) {
+    if (tier.device->DrainUntil(until_ns)) continue;
+    quiet = false;
+    LogError("tenant '" + tier.store->options().tenant +
+             "': its NVMe device does not end what it began: " + tier.device->Describe());
   }
+  return quiet;
 }
 
 }  // namespace terrace

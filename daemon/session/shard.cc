@@ -12,6 +12,7 @@
 #include <chrono>
 #include <map>
 #include <thread>
+#include <tuple>
 
 #include "daemon/session/nvme_life.h"
 #include "daemon/session/ring_session.h"
@@ -34,7 +35,17 @@ constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
 constexpr uint32_t kDeadSessionsShare = 2;
 // Of the start, for measuring all tenants' devices.
 constexpr int64_t kTuneNs = 400 * kNsPerMs;
+// Between lines of the log that say who pins a full pool, and between looks whether pins fill it.
+constexpr int64_t kPinWarningNs = 60 * kNsPerSecond;
+constexpr int64_t kPinLookNs = kNsPerSecond;
 constexpr uint32_t kPollEvery = 16;  // spins between looks at descriptors
+
+// One line of the log, whatever a client calls itself.
+std::string OneLine(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  return text;
+}
 
 }  // namespace
 
@@ -49,6 +60,8 @@ class Shard::Impl {
     uint64_t settled_seen = 0;
     int64_t next_tick_ns = 0;
     int64_t ticked_ns = 0;
+    uint64_t full_seen = 0;
+    int64_t pin_look_ns = 0;  // when it may be looked at who pins it again
   };
 
   struct Session {
@@ -75,6 +88,9 @@ class Shard::Impl {
   };
 
   Status Prepare();
+  // Of the tenants that have one.
+  std::vector<NvmeLife> NvmeLives();
+  bool QuietDevices();
   void WatchNvme(Tenant& tenant);
   void Run();
   bool ServeNvme(int64_t now_ns);
@@ -83,6 +99,7 @@ class Shard::Impl {
   void WantTick(int64_t now_ns);
   void ServeWaits(int64_t now_ns);
   void ServeTime(int64_t now_ns);
+  void WarnOfPins(const std::string& name, Tenant& tenant, int64_t now_ns);
   void Sleep();
   int64_t NextWake() const;
   void WatchDoorbell(SessionId id);
@@ -98,6 +115,7 @@ class Shard::Impl {
   std::thread thread_;
   std::atomic<bool> stopping_{false};
   bool stopped_ = false;
+  bool hung_ = false;  // written by the shard's thread, read when it has ended
 
   // Owned by the shard's thread.
   std::map<std::string, Tenant, std::less<>> tenants_;
@@ -118,15 +136,33 @@ Status Shard::Impl::Prepare() {
     Result<std::unique_ptr<ChunkStore>> store = ChunkStore::Create(options);
     if (!store.ok()) return store.status();
     tenant.store = *std::move(store);
+  }
+  const std::vector<NvmeLife> lives = NvmeLives();
+  Status started = StartNvme(lives, MonotonicNs() + options_.nvme_start_ns, options_.go_on);
+  if (!started.ok()) return started;
+  for (auto& [name, tenant] : tenants_) {
     if (tenant.device == nullptr) continue;
-    if (Status started = StartNvme(*tenant.device, *tenant.store); !started.ok()) return started;
-    TuneNvme(*tenant.device, *tenant.store, kTuneNs / static_cast<int64_t>(options_.nvme.size()));
+    const NvmeLife life{.device = tenant.device.get(), .store = tenant.store.get()};
+    TuneNvme(life, kTuneNs / static_cast<int64_t>(lives.size()));
     UniqueFd event(fcntl(tenant.device->event_fd(), F_DUPFD_CLOEXEC, 0));
     if (!event.valid()) return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
     tenant.device_event = std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());
     WatchNvme(tenant);
   }
   return Status::Ok();
+}
+
+std::vector<NvmeLife> Shard::Impl::NvmeLives() {
+  std::vector<NvmeLife> lives;
+  for (auto& [name, tenant] : tenants_) {
+    if (tenant.device == nullptr || tenant.store == nullptr) continue;
+    lives.push_back({.device = tenant.device.get(), .store = tenant.store.get()});
+  }
+  return lives;
+}
+
+bool Shard::Impl::QuietDevices() {
+  return QuietNvme(NvmeLives(), MonotonicNs() + options_.nvme_quiet_ns);
 }
 
 void Shard::Impl::WatchNvme(Tenant& tenant) {
@@ -251,6 +287,7 @@ void Shard::Impl::ServeTime(int64_t now_ns) {
     if (tenant.next_tick_ns == 0 || tenant.next_tick_ns > now_ns) continue;
     tenant.ticked_ns = now_ns;
     tenant.next_tick_ns = tenant.store->Tick(now_ns);
+    WarnOfPins(name, tenant, now_ns);
     for (auto session = sessions_.begin(); session != sessions_.end();) {
       Session& at = *session->second;
       if (at.rings != nullptr && at.store == tenant.store.get()) at.rings->PublishState();
@@ -258,6 +295,31 @@ void Shard::Impl::ServeTime(int64_t now_ns) {
       session = gone ? sessions_.erase(session) : std::next(session);
     }
   }
+}
+
+// Says who holds the room that puts do not find, when at least half of the segments are pinned.
+void Shard::Impl::WarnOfPins(const std::string& name, Tenant& tenant, int64_t now_ns) {
+  const uint64_t full = tenant.store->full_count();
+  if (full == tenant.full_seen || now_ns < tenant.pin_look_ns) return;
+  tenant.full_seen = full;
+  tenant.pin_look_ns = now_ns + kPinLookNs;
+  const SegmentCounts segments = tenant.store->stats().segments;
+  if (segments.pinned * 2 < segments.total) return;
+  SessionId holder = 0;
+  uint32_t most = 0;
+  for (const auto& [id, session] : sessions_) {
+    if (session->store != tenant.store.get()) continue;
+    const uint32_t pinned = tenant.store->UseOf(id).pinned_segments;
+    if (pinned > most) std::tie(holder, most) = std::pair(id, pinned);
+  }
+  if (most == 0) return;  // only the daemon itself pins, for calls with the bytes in the message
+  tenant.pin_look_ns = now_ns + kPinWarningNs;
+  const SessionRequest& by = sessions_.at(holder)->request;
+  LogWarning("tenant '" + name + "' has no room for puts: " + std::to_string(segments.pinned) +
+             " of " + std::to_string(segments.total) + " segments are pinned; most, " +
+             std::to_string(most) + ", by session " + std::to_string(holder) + " of pid " +
+             std::to_string(by.pid) + " (" + OneLine(by.client_name) +
+             "): let it release pins, or raise `dram`");
 }
 
 int64_t Shard::Impl::NextWake() const {
@@ -347,19 +409,25 @@ void Shard::Impl::Shutdown() {
   settled_waits_.clear();
   descriptor_waits_.clear();
   sessions_.clear();
-  for (auto& [name, tenant] : tenants_) {
-    if (tenant.device != nullptr) DrainNvme(*tenant.device, *tenant.store);
-  }
+  DrainNvme(NvmeLives(), MonotonicNs() + options_.nvme_drain_ns);
+  hung_ = !QuietDevices();
 }
 
 Shard::Shard(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Shard::~Shard() { Stop(); }
+Shard::~Shard() {
+  Stop();
+  // A hung device's memory is in the system's hands, and its end would be waited for.
+  if (impl_->hung_ || !impl_->QuietDevices()) static_cast<void>(impl_.release());
+}
 
 Result<std::unique_ptr<Shard>> Shard::Create(ShardOptions options) {
   auto impl = std::make_unique<Impl>(std::move(options));
   Status prepared = impl->Prepare();
-  if (!prepared.ok()) return prepared;
+  if (!prepared.ok()) {
+    if (!impl->QuietDevices()) static_cast<void>(impl.release());  // as in ~Shard
+    return prepared;
+  }
   return std::unique_ptr<Shard>(new Shard(std::move(impl)));
 }
 
@@ -373,6 +441,8 @@ void Shard::Stop() {
   Post([] {});
   impl_->thread_.join();
 }
+
+bool Shard::hung() const { return impl_->hung_; }
 
 void Shard::Post(std::function<void()> work) { asio::post(impl_->io_, std::move(work)); }
 
@@ -477,6 +547,7 @@ std::vector<SessionSummary> Shard::sessions() const {
       const SessionUse use = session->store->UseOf(id);
       summary.pins = use.pins;
       summary.claims = use.claims;
+      summary.pinned_segments = use.pinned_segments;
       summary.stranded_bytes = use.stranded_bytes;
     }
     all.push_back(std::move(summary));

@@ -6,7 +6,8 @@
 // While there is work it polls the rings (up to 50 us past the last entry), then it tells the
 // clients that it sleeps and waits for doorbells, deaths and its timer.  It never waits for a
 // client, never writes a descriptor whose flags a client shares, and trusts no word that a client
-// can write.
+// can write.  When a tenant's puts find no room because of pins, its log names the session that
+// pins most segments, at most once a minute.
 //
 // Threads: Start, Stop and Post from any thread; the rest on the shard's thread, by Post.
 
@@ -18,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "storage/base/clock.h"
 #include "storage/base/fd.h"
 #include "storage/base/limits.h"
 #include "storage/base/result.h"
@@ -31,6 +33,13 @@ struct ShardOptions {
   // By tenant; who is not in it has no NVMe tier.
   std::map<std::string, std::unique_ptr<BlockDevice>> nvme;
   uint32_t session_count_max = kSessionCountMax;
+  // Asked ten times a second or more while Create waits for devices; false ends it.  May be null.
+  std::function<bool()> go_on;
+  // Of all devices together.  One that has not answered by then is broken: what it should have held
+  // is missed, not waited for.
+  int64_t nvme_start_ns = 60 * kNsPerSecond;
+  int64_t nvme_drain_ns = 10 * kNsPerSecond;  // for what waits to be written
+  int64_t nvme_quiet_ns = 2 * kNsPerSecond;   // more, for what a device has begun
 };
 
 // What a local client needs to attach.
@@ -57,23 +66,27 @@ struct SessionSummary {
   int pid = 0;
   bool closed = false;  // its connection is gone, its process alive
   uint64_t requests = 0, touches_dropped = 0;
-  uint32_t pins = 0, claims = 0;
+  uint32_t pins = 0, claims = 0, pinned_segments = 0;
   uint64_t stranded_bytes = 0;
 };
 
 class Shard {
  public:
-  // Blocks while the tenants' devices are opened and what they hold is found, a minute at most.
-  // kDenied and kInvalid for a device that holds something else; any other failure of a device
-  // turns that tier off, and the tenant is served from DRAM.
+  // Blocks while what the tenants' devices hold is found, a minute at most.  Any failure of a
+  // device turns that tier off, and the tenant is served from DRAM.  kCancelled when `go_on` said
+  // no.
   static Result<std::unique_ptr<Shard>> Create(ShardOptions options);
+  // Leaves devices and stores to the end of the process where a device hangs (`hung`).
   ~Shard();
 
   void Start();
 
   // Completes what waits with kUnavailable, marks every session closed, writes out to NVMe what
-  // waits for it (10 s at most), ends the thread.
+  // waits for it (10 s at most, all tenants together), ends the thread.
   void Stop();
+
+  // After Stop: a device does not end what it began.  The process should be left without waiting.
+  bool hung() const;
 
   // Runs `work` on the shard's thread, in order.  After Stop it is dropped, not run.  Between one
   // and the next the rings are served: long work posts itself in slices.

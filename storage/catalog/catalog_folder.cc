@@ -1,7 +1,6 @@
 #include "storage/catalog/catalog_folder.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -9,10 +8,7 @@
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
-#include <fstream>
 #include <vector>
-
-#include "storage/base/log.h"
 
 namespace terrace {
 namespace {
@@ -29,17 +25,6 @@ constexpr uint64_t kSyncedMagic = 0x31434e5953435254;  // "TRCSYNC1"
 static_assert(sizeof(SyncedMark) == 24);
 
 uint64_t ChecksumOf(const SyncedMark& mark) { return XXH3_64bits(&mark, 16); }
-
-std::string HolderOf(int fd) {
-  char text[32] = {};
-  const ssize_t got = pread(fd, text, sizeof text - 1, 0);
-  const std::string pid(text, got > 0 ? static_cast<size_t>(got) : 0);
-  if (pid.empty()) return "another process";
-  std::ifstream comm("/proc/" + pid + "/comm");
-  std::string name;
-  std::getline(comm, name);
-  return "pid " + pid + (name.empty() ? "" : " (" + name + ")");
-}
 
 Status FolderStatus(const std::string& what, const std::error_code& error) {
   return ErrnoStatus(what, error.value());
@@ -87,20 +72,13 @@ Result<CatalogFolder> CatalogFolder::Take(const std::string& folder) {
   if (!path.has_filename()) path = path.parent_path();
   fs::create_directories(path.parent_path(), error);
   if (error) return FolderStatus("catalog " + folder + ": its folder cannot be made", error);
-  const std::string lock_path = path.string() + ".lock";
-  UniqueFd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!lock.valid()) return ErrnoStatus("open " + lock_path, errno);
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return Status(StatusCode::kBusy, "catalog " + path.string() + " is held by " +
-                                         HolderOf(lock.get()) + ": stop it, or use another folder");
+  Result<LockFile> lock = LockFile::Take(path.string() + ".lock");
+  if (!lock.ok() && lock.status().code() == StatusCode::kBusy) {
+    return Status(StatusCode::kBusy, "catalog " + path.string() + " is " + lock.status().message() +
+                                         ": stop it, or use another folder");
   }
-  const std::string pid = std::to_string(getpid());
-  // On a full file system the lock holds all the same; only its holder's name is missing.
-  if (ftruncate(lock.get(), 0) != 0 ||
-      pwrite(lock.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
-    LogWarning("catalog: " + lock_path + " cannot be written");
-  }
-  return CatalogFolder(path.string(), std::move(lock));
+  if (!lock.ok()) return lock.status();
+  return CatalogFolder(path.string(), *std::move(lock));
 }
 
 Result<bool> CatalogFolder::Occupied() const {

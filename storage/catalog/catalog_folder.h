@@ -17,6 +17,7 @@
 #include <string>
 
 #include "storage/base/fd.h"
+#include "storage/base/lock_file.h"
 #include "storage/base/result.h"
 
 namespace terrace {
@@ -46,10 +47,10 @@ class CatalogFolder {
   const std::string& path() const { return path_; }
 
  private:
-  CatalogFolder(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}
+  CatalogFolder(std::string path, LockFile lock) : path_(std::move(path)), lock_(std::move(lock)) {}
 
   std::string path_;
-  UniqueFd lock_;
+  LockFile lock_;
   UniqueFd synced_;
 };
 

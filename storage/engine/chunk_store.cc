@@ -171,6 +171,7 @@ SessionUse ChunkStore::UseOf(SessionId session) const {
   if (found == sessions_.end()) return {};
   return {.pins = pins_.CountPins(session),
           .claims = claims_.CountOf(session),
+          .pinned_segments = pins_.CountPinnedSegments(session),
           .stranded_bytes = found->second.stranded_bytes};
 }
 
@@ -284,6 +285,10 @@ ChunkStoreStats ChunkStore::stats() const {
   stats.index_used = index_->used();
   stats.fresh_memfds = pool_->memfds_made() - pool_->count();
   stats.policy = policy_->name();
+  if (nvme_ == nullptr && !options_.nvme.unavailable.ok()) {
+    stats.nvme.configured = true;
+    stats.nvme.why_off = options_.nvme.unavailable.ToString();
+  }
   if (nvme_ != nullptr) {
     stats.nvme = nvme_->stats();
     if (!store_namespaces_error_.ok()) {
@@ -294,8 +299,10 @@ ChunkStoreStats ChunkStore::stats() const {
   stats.segments.populated_bytes = pool_->populated_bytes();
   stats.segments.stranded = static_cast<uint32_t>(stranded_.size());
   stats.stranded_bytes = stranded_.size() * options_.segment_bytes;
+  const PinCensus pinned = pins_.Census();
   for (uint32_t segment = 0; segment < pool_->count(); ++segment) {
     const Segment& at = pool_->at(segment);
+    if (pinned.Has(segment, at.generation)) ++stats.segments.pinned;
     if (at.memory.valid()) stats.page_bytes = std::min(stats.page_bytes, at.memory.page_bytes());
     stats.live_bytes += at.live_bytes - at.padding_bytes;
     stats.padding_bytes += at.padding_bytes;

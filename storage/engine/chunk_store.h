@@ -71,6 +71,7 @@ struct SessionOptions {
 
 struct SessionUse {
   uint32_t pins = 0, claims = 0;
+  uint32_t pinned_segments = 0;  // stranded ones included
   uint64_t stranded_bytes = 0;
 };
 
@@ -114,6 +115,7 @@ struct Sought {
 
 struct SegmentCounts {
   uint32_t total = 0, free = 0, open = 0, sealed = 0, draining = 0, stranded = 0, missing = 0;
+  uint32_t pinned = 0;  // of the total, whatever their state
   uint64_t populated_bytes = 0;
 };
 
@@ -131,6 +133,7 @@ struct ChunkStoreStats {
   uint64_t puts = 0, put_bytes = 0, exists = 0, busy = 0, gets = 0, get_misses = 0, touches = 0;
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, removed = 0;
   uint64_t claims_ended = 0, stale_commits = 0, corrupt_commits = 0, corrupt_moves = 0;
+  uint64_t full = 0;  // searches for room that found none
   uint64_t reclaims = 0, fresh_memfds = 0, leased_keys = 0;
   uint64_t stranded_bytes = 0;
   SegmentCounts segments;
@@ -145,7 +148,8 @@ struct ChunkInfo {
   shm::SlotState state = shm::SlotState::kAbsent;
   shm::SlotTier tier = shm::SlotTier::kDram;  // the nearest that holds it
   bool durable = false;                       // on NVMe: it survives kill -9 and loss of power
-  shm::Location location;                     // in DRAM
+  shm::Location location;                     // in DRAM; no meaning with another tier
+  LogPlace nvme;                              // sequence 0: not there
   double worth = 0;                           // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none
@@ -232,6 +236,8 @@ class ChunkStore {
   // Grows whenever a key that was being filled, loaded or persisted became what is waited for or
   // absent, or the namespaces were stored: who waits looks again.
   uint64_t settled_count() const { return settled_; }
+  // Grows whenever a search for room found none; at most once a millisecond.
+  uint64_t full_count() const { return counts_.full; }
 
   // -- Keys ----------------------------------------------------------------------------------
   StatusCode Remove(uint32_t namespace_id, const shm::ChunkKey& key);
@@ -369,6 +375,7 @@ class ChunkStore {
   void RetryDemotion(ChunkTicket ticket);
   void DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes, const LogPlace& place,
                   const Status& status);
+  bool VerifyRecordInDram(uint32_t segment, const SegmentRecord& record) const;
 
   // Back into DRAM (chunk_store_load.cc).
   struct Load {
@@ -388,21 +395,24 @@ class ChunkStore {
   void TakeIntoDram(const Load& load);
 
   // Reclaim on NVMe (chunk_store_nvme_reclaim.cc).
+  struct LogVictim;
+  enum class Leaving : uint8_t { kLeft, kWaits };
   bool NvmeWantsRoom() const;
-  double AppraiseLog(uint32_t segment);
+  LogVictim AppraiseLog(uint32_t segment);
   void ReclaimNvme(int64_t now_ns);
   bool BeginReclaimNvme();
   void EndReclaimNvme(int64_t now_ns);
   void AbandonReclaim(int64_t now_ns);
-  bool LeaveLogSegment(uint32_t chunk, int64_t now_ns);
-  // `index`: of NvmeTier::Reclaim::carries.
-  void ReadCarried(uint32_t index, uint32_t chunk, int64_t now_ns);
-  void CarriedRead(uint32_t index, const Status& read);
-  void AppendCarried(uint32_t index, int64_t now_ns);
-  void CarriedAppended(uint32_t index, const LogPlace& place, const Status& status);
-  void EndCarry(NvmeTier::Carry& carry);
-  bool BeingCarried(uint32_t chunk) const;
-  bool CarriedIsCurrent(const NvmeTier::Carry& carry) const;
+  Leaving LeaveLogSegment(uint32_t chunk, int64_t now_ns);
+  NvmeTier::Carry* TakeCarry(uint32_t chunk);
+  void ReleaseCarry(NvmeTier::Carry& carry);
+  Leaving CarryFromDram(uint32_t chunk);
+  Leaving CarryFromLog(uint32_t chunk, int64_t now_ns);
+  void CarriedRead(NvmeTier::Carry& carry, const Status& read);
+  bool IsCurrent(const NvmeTier::Carry& carry) const;
+  void AppendCarried(NvmeTier::Carry& carry, int64_t now_ns);
+  void CarriedHasNoRoom(NvmeTier::Carry& carry, int64_t now_ns);
+  void CarriedAppended(NvmeTier::Carry& carry, const LogPlace& place, const Status& status);
 
   // The scrubber (chunk_store_scrub.cc).
   int64_t ScrubPauseNs() const;

@@ -60,7 +60,9 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
   }
   const Index::Entry entry = index_->Read(chunks_.at(chunk).slot);
   const uint64_t record_bytes = shm::RecordBytes(entry.length);
-  const uint64_t loading_max = options_.dram_bytes / kLoadingShare;
+  // Prefetches leave room to those who wait.
+  const uint64_t share = wish.io_class == IoClass::kDeadline ? kLoadingShare : 2 * kLoadingShare;
+  const uint64_t loading_max = options_.dram_bytes / share;
   if (loading_bytes_ != 0 && loading_bytes_ + record_bytes > loading_max) return StatusCode::kBusy;
   const uint64_t hash = index_->Hash(entry.key, entry.namespace_id);
   const Result<Room> room =
@@ -87,11 +89,12 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
   if (!begun.ok()) {
     pool_->Unappend(room->segment, record_bytes);
     if (begun.code() == StatusCode::kBusy && loading_bytes_ == 0) return StatusCode::kNoSpace;
-    if (begun.code() != StatusCode::kStale && begun.code() != StatusCode::kInvalid) {
-      return begun.code();
-    }
-    DropChunk(chunk, Departure::kRemoved);  // nothing is where it should be
-    return StatusCode::kNotFound;
+    if (begun.code() == StatusCode::kBusy) return begun.code();
+    // Nothing is where it should be, or it cannot be read now: nobody is promised it again, and a
+    // put heals it.
+    ++nvme_->counts.load_failed;
+    DropChunk(chunk, Departure::kRemoved);
+    return begun.code() == StatusCode::kIoError ? StatusCode::kIoError : StatusCode::kNotFound;
   }
   at.loading = true;
   loads_.emplace(load.chunk.serial, LoadUnderWay{.wish = wish, .place = load.place});

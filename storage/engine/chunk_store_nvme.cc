@@ -14,6 +14,8 @@
 #include "storage/engine/chunk_store.h"
 #include "storage/engine/namespace_codec.h"
 #include "storage/engine/nvme_tier.h"
+#include "storage/mem/guarded_copy.h"
+#include "storage/record/copy_hash.h"
 #include "storage/record/record.h"
 
 namespace terrace {
@@ -112,8 +114,7 @@ void ChunkStore::GiveUpNvme(const Status& why) {
 }
 
 const Status& ChunkStore::nvme_why_off() const {
-  static const Status kOn;
-  return nvme_ == nullptr ? kOn : nvme_->why_off();
+  return nvme_ == nullptr ? options_.nvme.unavailable : nvme_->why_off();
 }
 
 SegmentLog::Written ChunkStore::NvmeWritten() const {
@@ -150,11 +151,14 @@ void ChunkStore::StoreNamespaces(int64_t now_ns) {
 }
 
 Status ChunkStore::NamespacesStored(uint64_t version) const {
-  if (nvme_ == nullptr || stored_version_ >= version) return Status::Ok();
-  const bool off = nvme_->state() == NvmeState::kOff;
-  const Status& why = off ? nvme_->why_off() : store_namespaces_error_;
-  if (why.ok() || (!off && tried_version_ < version))
+  // A device that is away now is read again at some later start.
+  const bool wished = nvme_ != nullptr || !options_.nvme.unavailable.ok();
+  if (!wished || stored_version_ >= version) return Status::Ok();
+  const bool off = !nvme_why_off().ok();
+  const Status& why = off ? nvme_why_off() : store_namespaces_error_;
+  if (why.ok() || (!off && tried_version_ < version)) {
     return Status(StatusCode::kBusy, "the namespace table is being written");
+  }
   return Status(StatusCode::kIoError,
                 "it holds until the daemon restarts, and is not on NVMe: " + why.ToString());
 }
@@ -259,6 +263,7 @@ StatusCode ChunkStore::Persist(uint32_t namespace_id, const shm::ChunkKey& key, 
 }
 
 void ChunkStore::Demote(int64_t now_ns) {
+  if (demote_wake_ns_ > now_ns) return;
   uint64_t bytes = 0;
   demote_wake_ns_ = 0;
   while (std::deque<ChunkTicket>* const queue = nvme_->next_queue()) {
@@ -316,7 +321,10 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
   const Status appended = AppendRecord(chunk, now_ns);
   if (appended.ok()) return true;
   nvme_->Refund(record_bytes);
-  if (appended.code() == StatusCode::kBusy || appended.code() == StatusCode::kNoSpace) return false;
+  if (appended.code() == StatusCode::kBusy || appended.code() == StatusCode::kNoSpace) {
+    demote_wake_ns_ = now_ns + kNsPerMs;  // it was hashed for nothing
+    return false;
+  }
   if (appended.code() == StatusCode::kIoError) {  // it pauses after an error
     demote_wake_ns_ = now_ns + kNvmeRetryNs;
     return false;
@@ -394,6 +402,26 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
   }
 }
 
+// Whether the bytes are still those of the commit.  A client may still write to them, or have
+// punched a hole: each leaf is taken out once, and what goes to the device is judged by whoever
+// reads it there.
+bool ChunkStore::VerifyRecordInDram(uint32_t segment, const SegmentRecord& record) const {
+  const Segment& from = pool_->at(segment);
+  const uint8_t* const payload =
+      from.memory.mapping().data() + record.offset + shm::kRecordHeaderBytes;
+  alignas(64) uint8_t leaf[shm::kLeafBytes];
+  const uint32_t leaf_count = shm::LeafCount(record.payload_bytes);
+  for (uint32_t i = 0; i < leaf_count; ++i) {
+    const uint32_t at = i * shm::kLeafBytes;
+    const size_t bytes = std::min(shm::kLeafBytes, record.payload_bytes - at);
+    if (!GuardedCopy(leaf, payload + at, bytes).ok()) return false;
+    uint64_t hash = 0;
+    HashLeaves(leaf, bytes, &hash);
+    if (hash != from.leaves[record.first_leaf + i]) return false;
+  }
+  return true;
+}
+
 // ---------------------------------------------------------------------------------- time
 
 bool ChunkStore::PollNvme(int64_t now_ns) {
@@ -431,10 +459,10 @@ int64_t ChunkStore::NvmeWake() const {
 bool ChunkStore::DrainNvme(int64_t now_ns) {
   if (nvme_ == nullptr || !nvme_->ready()) return true;
   draining_nvme_ = true;
+  nvme_->reclaim().active = false;  // what it carries is still awaited
   PollNvme(now_ns);
   const bool under_way =
-      nvme_->counts.demoting != 0 || nvme_->reclaim().active ||
-      nvme_->reclaim().carrying_bytes != 0 || storing_namespaces_;
+      nvme_->counts.demoting != 0 || nvme_->reclaim().carrying() || storing_namespaces_;
   // Nothing goes on while the device cannot be written or has no room.
   const bool stuck = demote_wake_ns_ > now_ns || !DemotionHasRoom();
   if (under_way || (nvme_->queued() != 0 && !stuck)) return false;

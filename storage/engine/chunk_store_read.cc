@@ -117,7 +117,8 @@ Result<ChunkInfo> ChunkStore::Describe(uint32_t namespace_id, const shm::ChunkKe
                  .payload_bytes = entry.length,
                  .state = entry.state,
                  .tier = entry.tier,
-                 .location = entry.location};
+                 .location = entry.location,
+                 .nvme = {}};
   const uint32_t chunk = chunks_.OfSlot(*slot);
   if (chunk != kNoChunk) {
     const Chunk& at = chunks_.at(chunk);
@@ -128,6 +129,7 @@ Result<ChunkInfo> ChunkStore::Describe(uint32_t namespace_id, const shm::ChunkKe
       info.reuse_class = policy.ReuseClass(handle);
     }
     info.durable = at.on_nvme();
+    info.nvme = at.nvme;
     info.lease_left_ns = std::max<int64_t>(at.lease_until_ns - now_ns, 0);
   }
   return info;

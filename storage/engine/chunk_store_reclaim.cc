@@ -70,12 +70,13 @@ ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) {
   if (at.live_bytes == 0) return victim;
   const auto count = static_cast<uint32_t>(at.records.size());
   const uint32_t stride = std::max(1u, count / kAppraisedRecordsMax);
+  const bool writes_go_on = nvme_ != nullptr && nvme_->log().writes_pause_until_ns() == 0;
   for (uint32_t i = 0; i < count; i += stride) {
     if (!IsCurrent(segment, i)) continue;
     const Chunk& chunk = chunks_.at(at.records[i].chunk);
     const auto bytes = static_cast<double>(shm::RecordBytes(at.records[i].payload_bytes)) * stride;
     victim.worth += policy_->Worth(chunk.policy) * bytes;
-    victim.waited_for |= chunk.queued;
+    victim.waited_for |= chunk.queued && writes_go_on;
   }
   victim.loss = victim.worth;
   if (at.live_bytes * kSparseShare <= options_.segment_bytes) {

@@ -87,7 +87,10 @@ Status ChunkStore::MakeRoom(int64_t now_ns) {
   for (int tries = 0; pool_->free_count() <= kReserveSegments; ++tries) {
     const bool again = now_ns >= search_retry_ns_;
     if (again && tries < kReclaimTries && ReclaimOne(now_ns)) continue;
-    if (again) search_retry_ns_ = now_ns + kSearchRetryNs;
+    if (again) {
+      search_retry_ns_ = now_ns + kSearchRetryNs;
+      ++counts_.full;
+    }
     return Status(StatusCode::kBusy, "the pool has no room");
   }
   return Status::Ok();

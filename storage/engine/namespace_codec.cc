@@ -141,6 +141,13 @@ Result<StoredNamespaces> DecodeNamespaces(const std::vector<std::string>& blobs,
   std::set<std::string> labels;
   for (size_t i = 1; i < blobs.size(); ++i) {
     Result<NamespaceInfo> info = Decode(blobs[i]);
+    // Left out it would be written over, and its chunks with it.
+    if (info.status().code() == StatusCode::kInvalid) {
+      return Status(StatusCode::kInvalid,
+                    "namespace " + std::to_string(i) +
+                        " of the device is of another version: start the daemon that wrote it, or "
+                        "name another path");
+    }
     std::string wrong = info.ok() ? "" : info.status().ToString();
     if (info.ok()) {
       const uint32_t id = info->ref.id;

@@ -26,8 +26,8 @@ struct StoredNamespaces {
 std::vector<std::string> EncodeNamespaces(uint32_t next_id, std::span<const NamespaceInfo> all);
 
 // No blobs: a log that has just been formatted.  kCorrupt when the first one is not as written;
-// kInvalid for another version.  A namespace that cannot be read, or whose id or label another one
-// has, is left out and named in `damage`.
+// kInvalid for another version, of it or of a namespace.  A namespace that cannot be read, or whose
+// id or label another one has, is left out and named in `damage`.
 Result<StoredNamespaces> DecodeNamespaces(const std::vector<std::string>& blobs,
                                           std::vector<std::string>* damage);
 

@@ -16,6 +16,12 @@ size_t BytesOf(const NamespaceSpec& spec) {
   return bytes;
 }
 
+// As it is kept: with its label, and what goes with each.
+size_t KeptBytes(const NamespaceSpec& spec) {
+  constexpr size_t kOverhead = 256;
+  return BytesOf(spec) + spec.label.size() + kOverhead;
+}
+
 Status CheckSpec(const NamespaceSpec& spec) {
   if (spec.label.empty() || spec.label.size() > kNamespaceLabelBytesMax) {
     return Status(StatusCode::kInvalid, "a namespace's label has 1 to 256 bytes, not " +
@@ -50,11 +56,18 @@ Result<NamespaceInfo> NamespaceTable::Register(const NamespaceSpec& spec) {
                                             "' is registered with another " + *differs +
                                             ": use another label");
   }
+  while (spec_bytes_ + KeptBytes(spec) > kNamespacesBytesMax) {
+    if (ForgetOneEmpty()) continue;
+    return Status(StatusCode::kBusy, "the fields of the tenant's namespaces have " +
+                                         std::to_string(spec_bytes_) + " bytes, of at most " +
+                                         std::to_string(kNamespacesBytesMax) + ": clear one");
+  }
   Result<shm::NamespaceRef> ref = Allocate();
   if (!ref.ok() && next_id_ != 0 && ForgetOneEmpty()) ref = Allocate();
   if (!ref.ok()) return ref.status();
   NamespaceInfo& info = by_label_[spec.label];
   info.spec = spec;
+  spec_bytes_ += KeptBytes(spec);
   info.ref = *ref;
   by_id_[info.ref.id] = &info;
   ++version_;
@@ -69,6 +82,7 @@ Status NamespaceTable::Restore(const NamespaceInfo& info) {
   if (!live.ok()) return live.status();
   NamespaceInfo& restored = by_label_[info.spec.label];
   restored.spec = info.spec;
+  spec_bytes_ += KeptBytes(info.spec);
   restored.ref = {.id = info.ref.id, .live_index = *live};
   restored.epoch = info.epoch;
   by_id_[info.ref.id] = &restored;
@@ -96,6 +110,7 @@ bool NamespaceTable::ForgetOneEmpty() {
   if (oldest == by_label_.end()) return false;
   index_.ClearLive(oldest->second.ref.live_index);
   by_id_.erase(oldest->second.ref.id);
+  spec_bytes_ -= KeptBytes(oldest->second.spec);
   by_label_.erase(oldest);
   ++version_;
   return true;

@@ -21,6 +21,8 @@ namespace terrace {
 // Text and lists of one spec: it is kept for as long as the store lives.
 inline constexpr size_t kNamespaceSpecBytesMax = 64 * 1024;
 inline constexpr size_t kNamespaceLabelBytesMax = 256;
+// Of all specs of a tenant, labels included: the table on its NVMe device takes no more.
+inline constexpr size_t kNamespacesBytesMax = size_t{3} << 20;
 
 class NamespaceTable {
  public:
@@ -28,8 +30,8 @@ class NamespaceTable {
   explicit NamespaceTable(Index& index) : index_(index) {}
 
   // The namespace of this label, new or known.  kInvalid for a spec out of bounds, or naming the
-  // field in which a known one differs.  When all live words are in use, the oldest namespace
-  // without chunks is forgotten; kBusy when each has some.
+  // field in which a known one differs.  When all live words or kNamespacesBytesMax are in use,
+  // the oldest namespaces without chunks are forgotten; kBusy when each has some.
   Result<NamespaceInfo> Register(const NamespaceSpec& spec);
 
   // As a former life of the daemon left it: its id and epoch stay.  kInvalid for a spec out of
@@ -60,6 +62,7 @@ class NamespaceTable {
   Index& index_;
   std::map<std::string, NamespaceInfo, std::less<>> by_label_;
   std::unordered_map<uint32_t, NamespaceInfo*> by_id_;
+  size_t spec_bytes_ = 0;
   uint32_t next_id_ = 1;  // 0: all were used
   uint64_t version_ = 0;
 };

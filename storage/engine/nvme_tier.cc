@@ -15,17 +15,6 @@ constexpr int64_t kNsPerDay = int64_t{86'400} * kNsPerSecond;
 // through and a month's silence is no licence.
 constexpr double kSavedShare = 1.0 / 24;
 
-// The same for every start of the tenant, and for no other tenant's.
-LogSetId SetIdOf(const std::string& tenant) {
-  LogSetId id{};
-  const std::string names[2] = {"terrace log of " + tenant, tenant + " owns this terrace log"};
-  for (size_t half = 0; half < 2; ++half) {
-    const uint64_t word = HashBytes(names[half].data(), names[half].size());
-    std::memcpy(id.data() + half * sizeof word, &word, sizeof word);
-  }
-  return id;
-}
-
 }  // namespace
 
 const char* NvmeStateName(NvmeState state) {
@@ -38,6 +27,16 @@ const char* NvmeStateName(NvmeState state) {
   return "unknown";
 }
 
+LogSetId NvmeSetId(const std::string& tenant) {
+  LogSetId id{};
+  const std::string names[2] = {"terrace log of " + tenant, tenant + " owns this terrace log"};
+  for (size_t half = 0; half < 2; ++half) {
+    const uint64_t word = HashBytes(names[half].data(), names[half].size());
+    std::memcpy(id.data() + half * sizeof word, &word, sizeof word);
+  }
+  return id;
+}
+
 Result<std::unique_ptr<NvmeTier>> NvmeTier::Create(const NvmeOptions& options,
                                                    const std::string& tenant,
                                                    std::string_view policy) {
@@ -45,7 +44,7 @@ Result<std::unique_ptr<NvmeTier>> NvmeTier::Create(const NvmeOptions& options,
   if (!made.ok()) return made.status();
   std::unique_ptr<NvmeTier> tier(new NvmeTier(options, *std::move(made)));
   SegmentLogOptions log;
-  log.set_id = SetIdOf(tenant);
+  log.set_id = NvmeSetId(tenant);
   log.tenant = tenant;
   log.segment_bytes = options.segment_bytes;
   log.sequence_floor = options.sequence_floor;
@@ -140,7 +139,8 @@ std::deque<ChunkTicket>* NvmeTier::next_queue() {
 bool NvmeTier::Admits(uint64_t bytes, int64_t now_ns) {
   if (options_.admission != NvmeAdmission::kBytesADay) return true;
   const double a_day = static_cast<double>(options_.bytes_a_day);
-  const double saved_max = std::max(a_day * kSavedShare, static_cast<double>(kChunkBytesMax));
+  const double saved_max =
+      std::max(a_day * kSavedShare, static_cast<double>(shm::RecordBytes(kChunkBytesMax)));
   if (tokens_ns_ == 0) {
     tokens_ = saved_max;
   } else {
@@ -159,6 +159,7 @@ NvmeStats NvmeTier::stats() const {
   stats.state = state_;
   stats.why_off = why_off_.ok() ? "" : why_off_.ToString();
   stats.device = options_.device->Describe();
+  if (!options_.note.empty()) stats.device += "; " + options_.note;
   stats.log = log_->stats();
   stats.bytes = stats.log.segments.total * options_.segment_bytes;
   stats.allocated_bytes = options_.device->AllocatedBytes();

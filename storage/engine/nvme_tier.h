@@ -11,6 +11,7 @@
 //
 // Threads: belongs to one shard, as its device does.  Time comes in as a value.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <deque>
@@ -33,6 +34,8 @@ enum class NvmeAdmission : uint8_t { kAlways, kSecondHit, kBytesADay };
 
 struct NvmeOptions {
   BlockDevice* device = nullptr;  // null: no such tier.  Outlives the store.
+  Status unavailable;             // without a device: not Ok where one is wished, and why it is not
+  std::string note;               // for status, behind the device
   uint64_t segment_bytes = 256 * kMiB;
   NvmeAdmission admission = NvmeAdmission::kAlways;
   uint64_t bytes_a_day = 0;     // of kBytesADay: records, headers included
@@ -44,6 +47,9 @@ struct NvmeOptions {
 
 enum class NvmeState : uint8_t { kOpening, kRecovering, kReady, kOff };
 const char* NvmeStateName(NvmeState state);
+
+// Of a tenant's log: the same for every start of it, and for no other tenant's.
+LogSetId NvmeSetId(const std::string& tenant);
 
 // Chunks that wait to be written; who comes later is left to its luck in DRAM.
 inline constexpr size_t kDemoteQueueMax = 16384;
@@ -71,33 +77,43 @@ struct NvmeStats {
   IoBudgets budgets;
 };
 
+// Survivors on their way at once: enough that they share a sync.
+inline constexpr size_t kCarriesMax = 16;
+inline constexpr uint64_t kCarryBytesMax = 8 * kMiB;
+
 class NvmeTier {
  public:
   struct Resident {
     ChunkTicket chunk;
     uint32_t offset_units = 0;
   };
-  // A record on its way from one segment of the log to another.
+  // A survivor of reclaim on its way to another segment: read first unless it lies in DRAM.
   struct Carry {
-    bool busy = false;  // it is being read or written
-    ChunkTicket chunk;  // from `place`
+    enum class Step : uint8_t { kNone, kReading, kThere, kAppending };
+    Step step = Step::kNone;
+    bool from_dram = false;
+    uint32_t dram_segment = 0;  // held while it is appended from there
+    ChunkTicket chunk;          // from `place`
     LogPlace place;
     RecordIdentity identity;
-    bool read = false;       // it lies verified in `buffer`
-    bool appending = false;  // the log has taken it
-    AlignedBytes buffer;
+    AlignedBytes buffer;  // holds it verified; empty when it comes from DRAM
   };
-  // A reclaim under way; one at a time.  What it carries may end after it, when it is abandoned.
+  // A reclaim under way; one at a time.  What it carries may outlast it.
   struct Reclaim {
     bool active = false;
     uint32_t segment = 0;
-    uint64_t sequence = 0;
     double price = 0;
     size_t next = 0;  // of the residents
     uint64_t carried_bytes = 0;
-    int64_t retry_ns = 0;  // after one that could not be ended
-    uint64_t carrying_bytes = 0;
-    std::array<Carry, kNvmeCarriesMax> carries;
+    int64_t retry_ns = 0;                    // after one that could not be ended
+    uint32_t failed_segment = UINT32_MAX;    // that one's: another is tried first
+    std::array<Carry, kCarriesMax> carries;  // their buffers: kCarryBytesMax, or one record
+    uint64_t buffer_bytes = 0;
+
+    bool carrying() const {
+      return std::any_of(carries.begin(), carries.end(),
+                         [](const Carry& carry) { return carry.step != Carry::Step::kNone; });
+    }
   };
   // The scrubber's place.
   struct Scrub {
@@ -163,6 +179,8 @@ class NvmeTier {
 
   // Takes `bytes` of what a day may write; false when they are used up.
   bool Admits(uint64_t bytes, int64_t now_ns);
+  // Takes them though they may be used up: what is carried over is written as well.
+  void Charge(uint64_t bytes) { tokens_ -= static_cast<double>(bytes); }
   // They were not written after all.
   void Refund(uint64_t bytes) { tokens_ += static_cast<double>(bytes); }
 

@@ -61,6 +61,20 @@ std::vector<SessionId> PinCensus::SessionsOf(uint32_t segment, uint64_t generati
   return sessions;
 }
 
+uint32_t PinTables::CountPinnedSegments(SessionId session) const {
+  std::vector<uint64_t> pinned;
+  for (const Table& table : tables_) {
+    if (table.session != session) continue;
+    for (uint32_t word = 0; word < table.count; ++word) {
+      // Relaxed: as for CountPins.
+      const uint64_t pin = table.words[word].load(std::memory_order_relaxed);
+      if (pin != 0) pinned.push_back(pin);
+    }
+  }
+  std::sort(pinned.begin(), pinned.end());
+  return static_cast<uint32_t>(std::unique(pinned.begin(), pinned.end()) - pinned.begin());
+}
+
 uint32_t PinTables::CountPins(SessionId session) const {
   uint32_t pins = 0;
   for (const Table& table : tables_) {

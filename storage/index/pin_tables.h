@@ -42,6 +42,8 @@ class PinTables {
 
   // Pins of one session.
   uint32_t CountPins(SessionId session) const;
+  // The memfds under them, each once.
+  uint32_t CountPinnedSegments(SessionId session) const;
 
  private:
   struct Table {

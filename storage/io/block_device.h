@@ -105,6 +105,8 @@ class BlockDevice {
   virtual uint64_t capacity_bytes() const = 0;
   // Consecutive stripes lie in different files: a segment that begins at a multiple lies in one.
   virtual uint64_t stripe_bytes() const = 0;
+  // How many files the stripes lie in.
+  virtual uint32_t file_count() const = 0;
   virtual bool writable() const = 0;
 
   // Takes the request; nothing starts before the next Flush or Poll.  kBusy with the queue of its
@@ -135,7 +137,10 @@ class BlockDevice {
 
   // Cancels everything and polls until nothing is outstanding; blocks as long as the medium does.
   // What a `done` submits meanwhile is waited for too.
-  virtual void Drain() = 0;
+  void Drain() { static_cast<void>(DrainUntil(INT64_MAX)); }
+  // The same, but not much past `until_ns`: false when something is outstanding then, and the
+  // device must not be destroyed.
+  virtual bool DrainUntil(int64_t until_ns) = 0;
 
   // Tells the system of memory that many requests will use, so that it need not pin it each time.
   // kBusy when all `buffer_count` slots are taken or not yet drained.  Where the system refuses

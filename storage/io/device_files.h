@@ -2,14 +2,21 @@
 
 // The files or raw block devices that a device stripes over, opened, locked and preallocated.
 //
+//   OpenPaths: opened and locked, nothing changed --TakeRoom--> sized
+//
+// In between their owner looks at what they hold: a path may be mistyped, and what another program
+// wrote must neither be cut nor grow.
+//
 // Each file is locked against a second opener, and gives the same number of stripes: as many as the
-// one with the least room.  Room is taken up front, and only what is really allocated counts.
+// one with the least room.  Room is taken up front, and only what is really allocated counts.  A
+// file never gets shorter than it was.
 //
 // Threads: a value; its const methods are safe from any thread.
 
 #include <fcntl.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,9 +40,14 @@ struct FileOptions {
   uint64_t stripe_bytes = 256 * kMiB;
   // Left free in each file system.
   uint64_t free_bytes_min = 0;
-  // Cut a file that is longer than its part (a lowered setting) down to it.  Without this it stays
-  // long, and the surplus is named in `notes`.
-  bool cut_surplus = false;
+};
+
+// What a failure to open means to the settings that named the paths.
+enum class FilesFault : uint8_t {
+  kNone,
+  kSettings,  // no medium makes this right: another setting does
+  kNotOurs,   // the path is another user's, or others can write there
+  kMedium,    // missing, locked, full, failing: another time or after a mend it may work
 };
 
 struct DeviceFile {
@@ -53,12 +65,27 @@ class DeviceFiles {
  public:
   DeviceFiles() = default;
 
-  // Opens or creates (0600) every path and takes its room, down to one stripe: a full or limited
-  // file system (ENOSPC, quota, RLIMIT_FSIZE, free_bytes_min) gives less, with a note.  Files that
-  // exist keep their content.  kNoSpace without room for one stripe a path, kBusy when another
-  // process has one open, kInvalid for what is neither a file nor a block device, or as the system
-  // says.  A path that cannot be written is opened read-only; then everything is.
-  static Result<DeviceFiles> Open(const FileOptions& options);
+  // OpenPaths, then TakeRoom, with the errors of both.
+  static Result<DeviceFiles> Open(const FileOptions& options, FilesFault* fault = nullptr);
+
+  // Opens and locks every path; one that is missing becomes an empty file (0600), one that others
+  // may read or write loses those bits.  What the paths hold stays as it is.  A path that cannot be
+  // written is opened read-only; then everything is.  A symbolic link is followed only to a block
+  // device.
+  //   kInvalid: neither a file nor a block device     kDenied: another user's file, one with other
+  //   names, one in a folder where others may write     kBusy: another process has it open
+  //   or as the system says.  `fault`, where given, names which kind it is.
+  static Result<DeviceFiles> OpenPaths(const std::vector<std::string>& paths,
+                                       FilesFault* fault = nullptr);
+
+  // Takes each path's room, down to one stripe: a full or limited file system (ENOSPC, quota,
+  // RLIMIT_FSIZE, free_bytes_min) gives less, with a note.  A file that is longer than its part
+  // stays so, with a note.  kNoSpace without room for one stripe a path.
+  // REQUIRES: called once, with the paths that OpenPaths had.
+  Status TakeRoom(const FileOptions& options, FilesFault* fault = nullptr);
+
+  // Zeros behind the end of a file.  REQUIRES: offset, memory and size are multiples of kPageBytes.
+  Status ReadAt(size_t file, uint64_t offset, std::span<uint8_t> into) const;
 
   const std::vector<DeviceFile>& files() const { return files_; }
   uint64_t stripe_bytes() const { return stripe_bytes_; }
@@ -78,8 +105,10 @@ class DeviceFiles {
   uint64_t AllocatedBytes() const;
 
  private:
-  Status OpenOne(const std::string& path);
+  Status OpenOne(const std::string& path, FilesFault* fault);
+  Status CheckOwner(const DeviceFile& file, FilesFault* fault);
   static Status Lock(const DeviceFile& file);
+  Status FindAllRoom(const FileOptions& options, FilesFault* fault);
   Status FindRoom(DeviceFile& file, uint64_t bytes_max, const FileOptions& options);
   Status FindRawRoom(DeviceFile& file, uint64_t bytes_max);
   Status Preallocate(DeviceFile& file, uint64_t stripes);

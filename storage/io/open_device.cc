@@ -6,11 +6,15 @@
 namespace terrace {
 
 Result<OpenedDevice> OpenDevice(const OpenOptions& options, const Clock& clock) {
-  TERRACE_CHECK(options.best != DeviceMode::kSimulated);
   Result<DeviceFiles> files = DeviceFiles::Open(options.files);
   if (!files.ok()) return files.status();
+  return OpenDevice(*std::move(files), options, clock);
+}
+
+Result<OpenedDevice> OpenDevice(DeviceFiles files, const OpenOptions& options, const Clock& clock) {
+  TERRACE_CHECK(options.best != DeviceMode::kSimulated);
   OpenedDevice opened;
-  opened.notes = files->notes();
+  opened.notes = files.notes();
 
   std::string why = "as configured";
   if (options.best != DeviceMode::kThreads) {
@@ -18,7 +22,7 @@ Result<OpenedDevice> OpenDevice(const OpenOptions& options, const Clock& clock) 
         .buffer_count = options.buffer_count,
         .fixed_buffers = options.best == DeviceMode::kUringFixed,
     };
-    Result<std::unique_ptr<UringDevice>> device = UringDevice::Create(*files, uring, clock);
+    Result<std::unique_ptr<UringDevice>> device = UringDevice::Create(files, uring, clock);
     if (device.ok()) {
       opened.device = *std::move(device);
     } else {
@@ -28,7 +32,7 @@ Result<OpenedDevice> OpenDevice(const OpenOptions& options, const Clock& clock) 
   if (opened.device == nullptr) {
     const ThreadDevice::Options threads{
         .buffer_count = options.buffer_count, .thread_count = options.thread_count, .why = why};
-    Result<std::unique_ptr<ThreadDevice>> device = ThreadDevice::Create(*files, threads, clock);
+    Result<std::unique_ptr<ThreadDevice>> device = ThreadDevice::Create(files, threads, clock);
     if (!device.ok()) return device.status();
     opened.device = *std::move(device);
   }

@@ -27,6 +27,9 @@ struct OpenedDevice {
   std::vector<std::string> notes;
 };
 
+// On files whose room is taken; nothing of `options.files` counts.
+Result<OpenedDevice> OpenDevice(DeviceFiles files, const OpenOptions& options, const Clock& clock);
+
 // Opens as DeviceFiles::Open says, with its errors; `clock` outlives the device.  Which mode it
 // became, and why no better one, says device->Describe().
 Result<OpenedDevice> OpenDevice(const OpenOptions& options, const Clock& clock);

@@ -167,7 +167,7 @@ uint32_t QueuedDevice::CallFinished() {
   return count;
 }
 
-void QueuedDevice::Drain() {
+bool QueuedDevice::DrainUntil(int64_t until_ns) {
   TERRACE_CHECK(!polling_);
   while (outstanding_ > 0) {
     const auto cancel_all = [this](IoList& queue) {
@@ -180,8 +180,11 @@ void QueuedDevice::Drain() {
       if (slot.request != nullptr) Cancel(*slot.request);
     }
     Flush();
-    if (Poll() == 0 && outstanding_ > 0) AwaitEvent();
+    if (Poll() != 0 || outstanding_ == 0) continue;
+    if (clock_.NowNs() >= until_ns) return false;
+    AwaitEvent();
   }
+  return true;
 }
 
 void QueuedDevice::AwaitEvent() {

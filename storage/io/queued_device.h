@@ -32,6 +32,7 @@ class QueuedDevice : public BlockDevice {
 
   uint64_t capacity_bytes() const override { return geometry_.capacity_bytes; }
   uint64_t stripe_bytes() const override { return geometry_.stripe_bytes; }
+  uint32_t file_count() const override { return geometry_.file_count; }
   bool writable() const override { return geometry_.writable; }
   Status Submit(IoRequest& request) override;
   void Flush() override;
@@ -39,7 +40,7 @@ class QueuedDevice : public BlockDevice {
   void Hasten(IoRequest& request, IoClass io_class) override;
   uint32_t Poll() override;
   int event_fd() const override { return event_.get(); }
-  void Drain() override;
+  bool DrainUntil(int64_t until_ns) override;
   Result<BufferId> RegisterBuffer(uint8_t* memory, uint64_t bytes) override;
   void UnregisterBuffer(BufferId buffer) override;
   const IoBudgets& budgets() const override { return budgets_; }

@@ -29,6 +29,7 @@ struct TuneOptions {
 // Sets the device's budgets and returns them.  What the measurements do not tell stays as it was
 // (write budgets without `scratch`).  kInvalid for a range or memory below that, or with the
 // first request's error; the budgets then are what they were.
+// kDeadline: the device hangs and still has the memory, for good.
 // REQUIRES: nothing outstanding.
 Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, const Clock& clock);
 

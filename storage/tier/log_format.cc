@@ -93,6 +93,8 @@ void BuildSuperblock(const LogIdentity& identity, LogSuperblock* block) {
   std::memcpy(block->set_id, identity.set_id.data(), sizeof(block->set_id));
   SetTenant(identity.tenant, &block->tenant_bytes, block->tenant);
   block->log_id = identity.log_id;
+  block->file_count = identity.file_count;
+  block->stripe_bytes = identity.stripe_bytes;
   block->checksum = ChecksumOf(*block);
 }
 
@@ -103,7 +105,9 @@ Result<LogIdentity> ReadSuperblock(const LogSuperblock& block) {
   if (block.version != kLogVersion) {
     return Status(StatusCode::kInvalid, "the device's log has version " +
                                             std::to_string(block.version) + ", this build reads " +
-                                            std::to_string(kLogVersion));
+                                            std::to_string(kLogVersion) +
+                                            ": name another path, or start anew by removing the "
+                                            "file (of a device, wipe the first 8 MiB)");
   }
   if (Status checked = CheckBlock("superblock", block, kLogMagic); !checked.ok()) return checked;
   LogIdentity identity;
@@ -114,19 +118,30 @@ Result<LogIdentity> ReadSuperblock(const LogSuperblock& block) {
   identity.segment_count = block.segment_count;
   identity.segment_bytes = block.segment_bytes;
   identity.log_id = block.log_id;
+  identity.file_count = block.file_count;
+  identity.stripe_bytes = block.stripe_bytes;
   if (identity.tenant.empty()) return Corrupt("superblock: not a tenant");
+  const bool striped = identity.file_count > 1;
+  if (identity.file_count == 0 || striped != (identity.stripe_bytes != 0) || block.zero2 != 0) {
+    return Corrupt("superblock: not a set of files");
+  }
   if (identity.log_id == 0 || identity.log_id > kLogIdMax)
     return Corrupt("superblock: not a log_id");
   return identity;
 }
 
-Status MatchIdentity(const LogIdentity& found, const LogIdentity& expected) {
-  if (found.set_id != expected.set_id) {
-    return Differs(StatusCode::kDenied, "set", SetIdName(found.set_id), SetIdName(expected.set_id));
-  }
+Status MatchOwner(const LogIdentity& found, const LogIdentity& expected) {
   if (found.tenant != expected.tenant) {
     return Differs(StatusCode::kDenied, "tenant", found.tenant, expected.tenant);
   }
+  if (found.set_id != expected.set_id) {
+    return Differs(StatusCode::kDenied, "set", SetIdName(found.set_id), SetIdName(expected.set_id));
+  }
+  return Status::Ok();
+}
+
+Status MatchIdentity(const LogIdentity& found, const LogIdentity& expected) {
+  if (Status owner = MatchOwner(found, expected); !owner.ok()) return owner;
   const auto number = [](const char* field, uint64_t is, uint64_t want) {
     if (is == want) return Status::Ok();
     return Differs(StatusCode::kInvalid, field, std::to_string(is), std::to_string(want));
@@ -134,6 +149,8 @@ Status MatchIdentity(const LogIdentity& found, const LogIdentity& expected) {
   for (const Status& same :
        {number("place in the set", found.device_index, expected.device_index),
         number("number of devices", found.device_count, expected.device_count),
+        number("number of files", found.file_count, expected.file_count),
+        number("stripe size", found.stripe_bytes, expected.stripe_bytes),
         number("segment size", found.segment_bytes, expected.segment_bytes),
         number("number of segments", found.segment_count, expected.segment_count)}) {
     if (!same.ok()) return same;

@@ -35,7 +35,9 @@ struct LogIdentity {
   uint32_t device_count = 1;
   uint32_t segment_count = 0;
   uint64_t segment_bytes = 0;
-  uint64_t log_id = 0;  // 1..kLogIdMax
+  uint64_t log_id = 0;        // 1..kLogIdMax
+  uint32_t file_count = 1;    // of the device
+  uint64_t stripe_bytes = 0;  // 0 with one file
 
   friend bool operator==(const LogIdentity&, const LogIdentity&) = default;
 };
@@ -50,7 +52,10 @@ void BuildSuperblock(const LogIdentity& identity, LogSuperblock* block);
 // anything that BuildSuperblock cannot have written.
 Result<LogIdentity> ReadSuperblock(const LogSuperblock& block);
 
-// kDenied for another set or tenant, kInvalid for another cut, naming both values.  The log_id is
+// kDenied for another set or tenant, naming both.
+Status MatchOwner(const LogIdentity& found, const LogIdentity& expected);
+
+// MatchOwner, and kInvalid for another cut, naming both values.  The log_id is
 // the device's own.
 Status MatchIdentity(const LogIdentity& found, const LogIdentity& expected);
 

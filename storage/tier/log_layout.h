@@ -34,7 +34,7 @@ inline constexpr uint64_t kLogMagic = 0x31474f4c52524554;             // "TERRLO
 inline constexpr uint64_t kNamespaceTableMagic = 0x31534e4e52524554;  // "TERRNNS1"
 inline constexpr uint64_t kSegmentMagic = 0x3147455352524554;         // "TERRSEG1"
 inline constexpr uint64_t kFooterMagic = 0x31544f4652524554;          // "TERRFOT1"
-inline constexpr uint32_t kLogVersion = 1;
+inline constexpr uint32_t kLogVersion = 2;
 inline constexpr uint32_t kLogBlockBytes = 4096;
 inline constexpr uint64_t kLogCopyStride = 4ull << 20;  // from one copy to the other
 inline constexpr uint32_t kLogCopyCount = 2;
@@ -57,9 +57,16 @@ struct LogSuperblock {
   // Drawn when the device is formatted: what a former log of the same set left behind is told by
   // it.
   uint64_t log_id;  // 1..2^62
-  uint8_t reserved[3960];
+  // The files of this device that its bytes are striped over, in their order: read over more, fewer
+  // or in other stripes, they are other bytes.
+  uint32_t file_count;
+  uint32_t zero2;
+  uint64_t stripe_bytes;  // 0 with one file
+  uint8_t reserved[3944];
 };
 static_assert(sizeof(LogSuperblock) == kLogBlockBytes);
+static_assert(offsetof(LogSuperblock, file_count) == 136);
+static_assert(offsetof(LogSuperblock, stripe_bytes) == 144);
 static_assert(offsetof(LogSuperblock, log_id) == 128);
 static_assert(offsetof(LogSuperblock, set_id) == 32);
 static_assert(offsetof(LogSuperblock, checksum) == 56);

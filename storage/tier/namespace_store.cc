@@ -38,6 +38,7 @@ void NamespaceStore::Open(const LogIdentity& expected, Done done) {
   TERRACE_CHECK(!busy() && done != nullptr);
   done_ = std::move(done);
   expected_ = expected;
+  may_grow_ = expected.segment_count == 0;
   opened_ = Opened();
   blobs_.clear();
   writes_.clear();
@@ -127,11 +128,16 @@ void NamespaceStore::JudgeSuperblocks() {
     copy.foreign = !read.ok() && IsForeign(index, kLogMagic, offsetof(LogSuperblock, set_id));
     if (!read.ok()) continue;
     copy.identity = *read;
-    if (good != nullptr && good->identity != copy.identity) {
+    LogIdentity other = good != nullptr ? good->identity : copy.identity;
+    // A growth that was broken off leaves different counts.
+    other.segment_count = copy.identity.segment_count;
+    if (other != copy.identity) {
       return End(
           Status(StatusCode::kCorrupt, "the device's two superblocks contradict each other"));
     }
-    if (good == nullptr) good = &copy;
+    const bool larger =
+        good == nullptr || copy.identity.segment_count > good->identity.segment_count;
+    if (larger) good = &copy;
   }
   if (Status refused = RefuseSuperblocks(); !refused.ok()) return End(refused);
   if (good == nullptr) {
@@ -277,8 +283,18 @@ void NamespaceStore::JudgeTables() {
   Heal();
 }
 
+// Whether the log has more room than it says; its identity then counts all of it.
+bool NamespaceStore::Grow() {
+  segments_before_ = opened_.identity.segment_count;
+  const uint32_t fit = SegmentsThatFit(device_.capacity_bytes(), opened_.identity.segment_bytes);
+  if (!may_grow_ || !device_.writable() || fit <= segments_before_) return false;
+  opened_.identity.segment_count = fit;
+  return true;
+}
+
 void NamespaceStore::Heal() {
   purpose_ = Purpose::kHeal;
+  const bool grows = Grow();
   for (uint32_t index = 0; index < kLogCopyCount; ++index) {
     const std::string name = "copy " + std::to_string(index) + ": ";
     if (!copies_[index].superblock.ok()) {
@@ -289,6 +305,14 @@ void NamespaceStore::Heal() {
       opened_.damage.push_back(name + (copies_[index].table.ok() ? "namespace table: older"
                                                                  : copies_[index].table.message()));
       writes_.push_back({.copy = index, .superblock = false});
+    }
+  }
+  // Behind the damaged ones: one whole copy is there at any moment.
+  for (uint32_t index = kLogCopyCount; index-- > 0;) {
+    const Copy& copy = copies_[index];
+    const bool older = copy.identity.segment_count != opened_.identity.segment_count;
+    if (copy.superblock.ok() && (grows || older)) {
+      writes_.push_back({.copy = index, .superblock = true, .grows = true});
     }
   }
   written_ = 0;
@@ -346,12 +370,14 @@ void NamespaceStore::WriteEnded(const Status& status) {
   const Write& write = writes_[written_];
   if (!status.ok()) {
     if (purpose_ != Purpose::kHeal) return End(status);
-    opened_.damage.push_back("copy " + std::to_string(write.copy) +
-                             " was not healed: " + status.ToString());
+    const std::string what = write.grows ? " did not grow: " : " was not healed: ";
+    opened_.damage.push_back("copy " + std::to_string(write.copy) + what + status.ToString());
+    // Until both copies say so, what lies behind may not be found again.
+    opened_.identity.segment_count = segments_before_;
     return End(Status::Ok());
   }
   if (!write.superblock) copy_generations_[write.copy] = generation_;
-  if (purpose_ == Purpose::kHeal) ++opened_.healed;
+  if (purpose_ == Purpose::kHeal && !write.grows) ++opened_.healed;
   ++written_;
   NextWrite();
 }

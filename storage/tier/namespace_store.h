@@ -1,8 +1,8 @@
 #pragma once
 
 // The two superblocks and the two copies of the namespace table: opens a log, formats an empty
-// device, heals a damaged copy from the other, replaces the table.  What a blob means it does not
-// know.
+// device, heals a damaged copy from the other, grows a log that got more room, replaces the table.
+// What a blob means it does not know.
 //
 // A table is replaced copy by copy, each written and synced before the next, the older first: at
 // any moment one copy is whole, and once an update is done neither copy holds what it replaced.
@@ -35,8 +35,9 @@ class NamespaceStore {
 
   explicit NamespaceStore(BlockDevice& device) : device_(device) {}
 
-  // Reads superblocks and table.  `expected.segment_count` 0: as many as the device says, or has
-  // room for when it is empty.  `expected.log_id`: of the log that an empty device becomes; 0:
+  // Reads superblocks and table.  `expected.segment_count` 0: as many as the device says, and more
+  // where it has room: both superblocks then say so, one after the other, and of two that differ in
+  // this alone the larger counts.  `expected.log_id`: of the log that an empty device becomes; 0:
   // drawn. An error leaves the device as it is, but for a format that failed halfway:
   //   kDenied: another set's or tenant's log      kInvalid: another cut, a newer version, an empty
   //   device opened read-only      kCorrupt: both copies of something damaged, one overwritten by
@@ -77,6 +78,7 @@ class NamespaceStore {
   struct Write {
     uint32_t copy = 0;
     bool superblock = false;
+    bool grows = false;  // a copy that is not damaged
   };
   // What a failed write means.
   enum class Purpose : uint8_t { kFormat, kHeal, kReplace };
@@ -96,6 +98,7 @@ class NamespaceStore {
   void ReadTables();
   void JudgeTables();
   void Heal();
+  bool Grow();
   void NextWrite();
   void WriteEnded(const Status& status);
 
@@ -107,6 +110,8 @@ class NamespaceStore {
   Step step_ = Step::kReadSuperblocks;
   Purpose purpose_ = Purpose::kHeal;
   LogIdentity expected_;
+  bool may_grow_ = false;
+  uint32_t segments_before_ = 0;  // growing
   Opened opened_;
   std::array<Copy, kLogCopyCount> copies_;
   std::array<AlignedBytes, kLogCopyCount> memory_;

@@ -93,6 +93,8 @@ void SegmentLog::Open(Done done) {
   expected.segment_count = options_.segment_count;
   expected.segment_bytes = options_.segment_bytes;
   expected.log_id = options_.new_log_id;
+  expected.file_count = device_.file_count();
+  expected.stripe_bytes = expected.file_count > 1 ? device_.stripe_bytes() : 0;
   store_.Open(expected, [this, done = std::move(done)](const Status& status) mutable {
     Opened(status, std::move(done));
   });

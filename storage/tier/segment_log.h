@@ -45,7 +45,7 @@ struct SegmentLogOptions {
   uint32_t device_index = 0;
   uint32_t device_count = 1;
   uint64_t segment_bytes = 256 * kMiB;  // a power of two, 2 MiB..1 GiB
-  uint32_t segment_count = 0;           // 0: what the device says, or has room for when it is empty
+  uint32_t segment_count = 0;           // 0: what the device says, and more where it has room
   // Larger with every opening (CLOCK_REALTIME in ns): segments' sequences begin so far above the
   // log_id or later, and one that a damaged head hides is never given a second time.
   uint64_t sequence_floor = 1;

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -96,6 +98,77 @@ TEST(Config, TenantsShareNvmeBytes) {
   EXPECT_TRUE(CheckConfig(config).ok());
   config.nvme_bytes = uint64_t{1} << 30;
   EXPECT_THAT(CheckConfig(config).message(), HasSubstr("leave room for the default tenant"));
+  EXPECT_THAT(Refused("[[tenant]]\nname = \"a\"\nuids = [1]\ndram = \"1GiB\"\n"
+                      "nvme_bytes = \"auto\""),
+              HasSubstr("t.toml:5: nvme_bytes = 'auto': use a size such as"));
+}
+
+TEST(Config, NvmeSharesTooSmallForALogAreRefused) {
+  Config config;
+  config.nvme = {"/a/"};
+  config.nvme_bytes = 17 * kMiB;
+  EXPECT_THAT(CheckConfig(config).message(),
+              HasSubstr("tenant 'default' has 17 MiB of nvme_bytes: give it 18 MiB or more"));
+  config.nvme_bytes = 18 * kMiB;
+  EXPECT_TRUE(CheckConfig(config).ok()) << CheckConfig(config).message();
+  config.tenants.push_back(
+      {.name = "a", .uids = {1}, .dram_bytes = 8 * kMiB, .nvme_bytes = 4 * kMiB});
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("tenant 'a' has 4 MiB of nvme_bytes"));
+  config.tenants.clear();
+  config.nvme_segment_bytes = kGiB;
+  config.nvme_bytes = 4 * kGiB;
+  EXPECT_THAT(CheckConfig(config).message(),
+              HasSubstr("give it 6 GiB or more, or lower nvme_segment = 1 GiB"));
+  config = {};
+  config.nvme = {"/a/", "/b/"};
+  config.nvme_bytes = 18 * kMiB;
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("give it 32 MiB or more"));
+}
+
+TEST(Config, NvmeSettingsWithoutAPathAreRefused) {
+  for (const char* setting :
+       {"nvme_bytes = \"1GiB\"", "nvme_segment = \"4MiB\"", "nvme_admission = \"second-hit\""}) {
+    const Result<Config> config = ParseConfig(setting, "t.toml");
+    ASSERT_TRUE(config.ok());
+    EXPECT_THAT(CheckConfig(*config).message(), HasSubstr("and there is no nvme"));
+  }
+}
+
+// A mistyped or unmounted folder must not become a file of 32 GiB.
+TEST(Config, NvmePathsSayWhatTheyAre) {
+  std::string made = std::filesystem::temp_directory_path() / "terrace-paths-XXXXXX";
+  ASSERT_NE(mkdtemp(made.data()), nullptr);
+  std::ofstream(made + "/old.log").close();
+  const auto checked = [](std::vector<std::string> paths) {
+    Config config;
+    config.nvme = std::move(paths);
+    return CheckConfig(config).message();
+  };
+  EXPECT_THAT(checked({made + "/missing"}), HasSubstr("end a folder's name in \"/\""));
+  EXPECT_EQ(checked({made + "/missing/"}), "");
+  EXPECT_EQ(checked({made + "/new.terrace"}), "");
+  EXPECT_EQ(checked({made, made + "/old.log"}), "");
+  EXPECT_EQ(checked({"/dev/none"}), "");
+  EXPECT_THAT(checked({made, made}), HasSubstr("twice"));
+
+  Config config;
+  config.nvme = {made + "/missing/", made + "/new.terrace", made, "/dev/none"};
+  EXPECT_THAT(ConfigWarnings(config),
+              ElementsAre(HasSubstr("missing/ is not there"), HasSubstr("/dev/none is not there")));
+  config.nvme = {made + "/new.terrace"};
+  config.tenants.push_back({.name = "a", .uids = {0}, .dram_bytes = 8 * kMiB, .nvme_bytes = kGiB});
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("it must be a folder"));
+  config.tenants[0].nvme_bytes = 0;
+  EXPECT_TRUE(CheckConfig(config).ok());
+  std::filesystem::remove_all(made);
+}
+
+TEST(Config, ATenantsNameFitsItsLog) {
+  Config config;
+  config.tenants.push_back({.name = std::string(65, 'x'), .uids = {1}, .dram_bytes = 8 * kMiB});
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("65 bytes: use 64 at most"));
+  config.tenants[0].name.pop_back();
+  EXPECT_TRUE(CheckConfig(config).ok());
 }
 
 TEST(Config, ErrorsNameFileLineKeyAndMend) {
@@ -187,8 +260,9 @@ TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {
     if (line.size() > 1 && line[0] == '#' && line[1] != ' ') uncommented << line.substr(1);
     uncommented << "\n";
   }
-  for (const char* key : {"socket", "socket_mode", "dram", "segment", "index_slots", "policy",
-                          "huge_pages", "log_level", "uids", "name"}) {
+  for (const char* key :
+       {"socket", "socket_mode", "dram", "segment", "index_slots", "policy", "huge_pages",
+        "log_level", "uids", "name", "nvme", "nvme_bytes", "nvme_segment", "nvme_admission"}) {
     EXPECT_THAT(uncommented.str(), HasSubstr(std::string("\n") + key + " = "));
   }
   const Result<Config> spelled_out = ParseConfig(uncommented.str(), "example");
@@ -200,7 +274,14 @@ TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {
   EXPECT_EQ(spelled_out->socket_mode, as_it_is->socket_mode);
   EXPECT_EQ(spelled_out->huge_pages, as_it_is->huge_pages);
   EXPECT_EQ(spelled_out->log_level, as_it_is->log_level);
+  EXPECT_EQ(spelled_out->nvme_bytes, as_it_is->nvme_bytes);
+  EXPECT_EQ(spelled_out->nvme_segment_bytes, as_it_is->nvme_segment_bytes);
+  EXPECT_EQ(spelled_out->nvme_admission, as_it_is->nvme_admission);
+  // The one without a default is nowhere as it is.
+  EXPECT_TRUE(as_it_is->nvme.empty());
+  EXPECT_EQ(spelled_out->nvme.size(), 1u);
   ASSERT_EQ(spelled_out->tenants.size(), 1u);
+  EXPECT_NE(spelled_out->tenants[0].nvme_bytes, 0u);
 }
 
 TEST(Size, ParsesAndFormats) {
@@ -210,6 +291,9 @@ TEST(Size, ParsesAndFormats) {
   EXPECT_FALSE(ParseSize("").ok());
   EXPECT_FALSE(ParseSize("12 parsecs").ok());
   EXPECT_FALSE(ParseSize("-1").ok());
+  for (const char* endless : {"nan", "nan GiB", "inf", "infinity", "-inf"}) {
+    EXPECT_FALSE(ParseSize(endless).ok()) << endless;
+  }
   EXPECT_EQ(FormatSize(uint64_t{2} << 30), "2 GiB");
   EXPECT_EQ(FormatSize(1536 << 10), "1536 KiB");
   EXPECT_EQ(FormatSize(7), "7 bytes");

@@ -108,6 +108,11 @@ class ControlServerTest : public testing::Test {
     tenant.seed = 3;
     tenant.boot_epoch = 9;
     ShardOptions options;
+    if (nvme_ != nullptr) {
+      tenant.nvme.segment_bytes = kSegment;
+      tenant.nvme.new_log_id = 1000;
+      options.nvme["default"] = std::move(nvme_);
+    }
     options.tenants.push_back(tenant);
     for (const std::string& name : more_tenants) {
       tenant.tenant = name;
@@ -227,6 +232,7 @@ class ControlServerTest : public testing::Test {
   std::unique_ptr<kj::AsyncIoContext> own_io_;
   kj::AsyncIoContext& io_;
   std::filesystem::path folder_;
+  std::unique_ptr<BlockDevice> nvme_;  // of the tenant that Serve serves; null: no such tier
   std::atomic<uint64_t> writers_pin_{0};
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<ControlServer> server_;

@@ -132,11 +132,11 @@ class ShardTest : public testing::Test {
     return answer.get_future().get();
   }
 
-  std::unique_ptr<HandClient> Join() {
+  std::unique_ptr<HandClient> Join(const std::string& name = "test") {
     std::promise<Result<SessionDescriptors>> answer;
     shard_->Post([&] {
       const Result<SessionId> id = shard_->OpenSession(
-          {.tenant = "default", .client_name = "test", .pid = getpid(), .pidfd = UniqueFd()});
+          {.tenant = "default", .client_name = name, .pid = getpid(), .pidfd = UniqueFd()});
       ids_.push_back(id.ok() ? *id : 0);
       answer.set_value(id.ok() ? shard_->Attach(*id) : Result<SessionDescriptors>(id.status()));
     });
@@ -426,6 +426,69 @@ TEST_F(ShardTest, TouchesOfNothingAreDropped) {
   EXPECT_EQ(Commit(*client, Fill(*client, 11)), StatusCode::kOk);
   EXPECT_EQ(client->shared().touch_head.load(), 100u);
   EXPECT_EQ(On<uint64_t>([&] { return shard_->store("default")->stats().touches; }), 0u);
+}
+
+// Standard error of this process, from now on until the end of the life of this.
+class Log {
+ public:
+  Log() : file_(memfd_create("log", MFD_CLOEXEC)), before_(dup(STDERR_FILENO)) {
+    dup2(file_.get(), STDERR_FILENO);
+  }
+  ~Log() { dup2(before_.get(), STDERR_FILENO); }
+
+  size_t Count(const std::string& what) const {
+    std::string text(1 << 20, '\0');
+    text.resize(static_cast<size_t>(pread(file_.get(), text.data(), text.size(), 0)));
+    size_t count = 0;
+    for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) {
+      ++count;
+    }
+    return count;
+  }
+
+ private:
+  UniqueFd file_, before_;
+};
+
+TEST_F(ShardTest, PoolFullOfPinsNamesWhoHoldsMostOfThemOnce) {
+  const Log log;
+  const std::unique_ptr<HandClient> writer = Join(), some = Join(), most = Join("an\nengine");
+  const auto full = [&] {
+    return On<uint64_t>([&] { return shard_->store("default")->full_count(); });
+  };
+  // Claims fill the pool; each further search for room is refused, one a millisecond.
+  int next = 0;
+  const auto refuse = [&](const std::function<bool()>& enough) {
+    const int64_t until = MonotonicNs() + 10 * kNsPerSecond;
+    while (!enough() && MonotonicNs() < until) {
+      for (uint32_t i = 0; i < 256; ++i) writer->SetKey(0, i, Key(++next));
+      writer->Push(writer->Entry(shm::Op::kBeginPut, 0, 256));
+      ASSERT_TRUE(writer->Next().has_value());
+    }
+    ASSERT_TRUE(enough());
+  };
+  refuse([&] { return full() >= 3; });
+  EXPECT_EQ(log.Count("no room"), 0u) << "nothing is pinned";
+
+  const auto memfds =
+      On<std::vector<SegmentDescriptor>>([&] { return shard_->store("default")->Descriptors(0); });
+  ASSERT_EQ(memfds.size(), 16u);
+  for (size_t i = 0; i < 8; ++i) {
+    const uint64_t word = shm::PinWord(memfds[i].segment, memfds[i].generation);
+    most->shared().pins[2 * i] = most->shared().pins[2 * i + 1] = word;
+    if (i < 7) some->shared().pins[i] = word;
+  }
+  refuse([&] { return log.Count("no room") > 0; });
+  const std::string who = "8 of 16 segments are pinned; most, 8, by session " +
+                          std::to_string(ids_[2]) + " of pid " + std::to_string(getpid()) +
+                          " (an?engine)";
+  EXPECT_EQ(log.Count(who), 1u);
+  const uint64_t before = full();
+  refuse([&] { return full() >= before + 4; });
+  EXPECT_EQ(log.Count("no room"), 1u);
+  const auto sessions = On<std::vector<SessionSummary>>([&] { return shard_->sessions(); });
+  EXPECT_EQ(sessions[2].pins, 16u);
+  EXPECT_EQ(sessions[2].pinned_segments, 8u);
 }
 
 TEST_F(ShardTest, RingsAreServedBesideWorkThatPostsItself) {

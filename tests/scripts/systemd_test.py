@@ -27,6 +27,28 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
         )
 
 
+def setting(name: str) -> str:
+    """The unit's value of ``name``, empty where it has none."""
+    found = re.search(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+class Paths(unittest.TestCase):
+    """What the daemon writes is writable under ProtectSystem=strict."""
+
+    def test_the_example_s_nvme_folder_is_the_unit_s_own(self) -> None:
+        example = UNIT.parents[1] / "daemon" / "app" / "terraced.example.toml"
+        nvme = re.search(r'^#nvme = \["/var/lib/(.*)/"\]$', example.read_text(), re.MULTILINE)
+        assert nvme is not None
+        self.assertEqual(setting("StateDirectory"), nvme.group(1))
+        # Whoever else could write in the folder would make the daemon refuse it.
+        self.assertEqual(setting("StateDirectoryMode"), "0700")
+
+    def test_times_fit_the_daemon_s_own(self) -> None:
+        self.assertGreater(int(setting("TimeoutStartSec").removesuffix("s")), 60)
+        self.assertGreater(int(setting("TimeoutStopSec").removesuffix("s")), 10 + 2)
+
+
 @unittest.skipUnless(shutil.which("systemd-analyze"), "no systemd-analyze here")
 class Unit(unittest.TestCase):
     def test_systemd_finds_nothing_wrong(self) -> None:

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <typeinfo>
 
 #include "client/core/client.h"
@@ -21,10 +22,43 @@ namespace {
 
 constexpr double kNsPerSecond = 1e9;
 
-int64_t Nanoseconds(double seconds) {
-  if (!(seconds >= 0)) throw nb::value_error("a timeout is a number of seconds, 0 or more");
+constexpr const char* kPartWanted = "an int from 0 to 65535";
+constexpr const char* kKeyWanted = "bytes of length 1 or more, str.encode() of a text";
+constexpr const char* kBoolWanted = "True or False";
+constexpr size_t kReprBytesMax = 80;  // of a value in a message
+
+// "NAME = VALUE: use WANTED".
+std::string Wrong(const std::string& name, nb::handle value, const char* wanted) {
+  std::string shown = nb::repr(value).c_str();
+  if (shown.size() > kReprBytesMax) {
+    size_t end = kReprBytesMax;
+    while (end > 0 && (static_cast<unsigned char>(shown[end]) & 0xc0) == 0x80) --end;  // UTF-8
+    shown = shown.substr(0, end) + "...";
+  }
+  return name + " = " + shown + ": use " + wanted;
+}
+
+// ValueError for a number out of range, TypeError for what is of another type; both name it.
+template <typename T>
+T Argument(nb::handle value, const char* name, const char* wanted) {
+  try {
+    return nb::cast<T>(value);
+  } catch (const std::bad_cast&) {
+    const std::string message = Wrong(name, value, wanted);
+    constexpr bool kNumber = std::is_arithmetic_v<T> && !std::is_same_v<T, bool>;
+    if (kNumber && PyLong_Check(value.ptr())) throw nb::value_error(message.c_str());
+    throw nb::type_error(message.c_str());
+  }
+}
+
+int64_t Nanoseconds(nb::handle value, const char* name) {
+  constexpr const char* kWanted = "a number of seconds, 0 or more";
+  const auto seconds = Argument<double>(value, name, kWanted);
+  if (!(seconds >= 0)) throw nb::value_error(Wrong(name, value, kWanted).c_str());
   return static_cast<int64_t>(std::min(seconds, 1e9) * kNsPerSecond);
 }
+
+uint16_t Part(nb::handle value) { return Argument<uint16_t>(value, "part", kPartWanted); }
 
 std::string Name(StatusCode code) { return std::string(StatusCodeName(code)); }
 
@@ -48,8 +82,22 @@ std::string Name(StatusCode code) { return std::string(StatusCodeName(code)); }
 // A contiguous buffer borrowed from Python for the length of a call.
 class Borrowed {
  public:
-  explicit Borrowed(nb::handle object) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS) != 0) nb::raise_python_error();
+  // `name()`: the argument's, for errors, which are of the type that the object's own have.
+  template <typename NameOf>
+  Borrowed(nb::handle object, const NameOf& name) {
+    if (HoldsObjects(object)) {
+      throw nb::type_error((name() + ": an array of dtype object has no bytes of its own: use a "
+                                     "dtype of numbers")
+                               .c_str());
+    }
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS) == 0) return;
+    nb::python_error error;
+    const std::string why = nb::str(error.value()).c_str();
+    PyErr_SetString(error.type().ptr(), (name() + ": " + why +
+                                         ": use a C-contiguous buffer: bytes, or a numpy array in "
+                                         "memory of the CPU")
+                                            .c_str());
+    throw nb::python_error();
   }
   Borrowed(const Borrowed&) = delete;
   Borrowed& operator=(const Borrowed&) = delete;
@@ -60,17 +108,47 @@ class Borrowed {
   }
 
  private:
+  // Of numpy: the bytes are addresses in this process.
+  static bool HoldsObjects(nb::handle object) {
+    const nb::object dtype = nb::getattr(object, "dtype", nb::none());
+    const nb::object holds = nb::getattr(dtype, "hasobject", nb::none());
+    return holds.ptr() == Py_True;
+  }
+
   Py_buffer view_{};
 };
 
-std::vector<shm::ChunkKey> Keys(const std::vector<nb::bytes>& keys, uint16_t part) {
+template <typename NameOf>
+shm::ChunkKey Key(nb::handle bytes, uint16_t part, const NameOf& name) {
+  if (!PyBytes_Check(bytes.ptr())) {
+    throw nb::type_error(Wrong(name(), bytes, kKeyWanted).c_str());
+  }
+  const std::span<const char> view(PyBytes_AS_STRING(bytes.ptr()),
+                                   static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr())));
+  const Result<shm::ChunkKey> key = MakeKey(std::as_bytes(view), part);
+  if (!key.ok()) throw nb::value_error(Wrong(name(), bytes, kKeyWanted).c_str());
+  return *key;
+}
+
+// Any iterable's items, but not a text's or bytes' own: those are a key that lacks its list.
+nb::list Items(nb::handle iterable, const char* name, const char* wanted) {
+  const bool single = PyBytes_Check(iterable.ptr()) || PyUnicode_Check(iterable.ptr());
+  if (single || (!PySequence_Check(iterable.ptr()) && !nb::hasattr(iterable, "__iter__"))) {
+    throw nb::type_error(Wrong(name, iterable, wanted).c_str());
+  }
+  PyObject* const list = PySequence_List(iterable.ptr());
+  if (list == nullptr) nb::raise_python_error();
+  return nb::steal<nb::list>(list);
+}
+
+std::vector<shm::ChunkKey> Keys(nb::handle keys, nb::handle part) {
+  const nb::list items = Items(keys, "keys", "a sequence of bytes");
+  const uint16_t number = Part(part);
   std::vector<shm::ChunkKey> out;
-  out.reserve(keys.size());
-  for (const nb::bytes& bytes : keys) {
-    const Result<shm::ChunkKey> key =
-        MakeKey({reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size()}, part);
-    if (!key.ok()) throw nb::value_error(key.status().message().c_str());
-    out.push_back(*key);
+  out.reserve(items.size());
+  for (nb::handle item : items) {
+    // The name is built only for who reads it.
+    out.push_back(Key(item, number, [&] { return "keys[" + std::to_string(out.size()) + "]"; }));
   }
   return out;
 }
@@ -122,13 +200,13 @@ using NamespaceRef = std::shared_ptr<Namespace>;
 struct PyNamespace {
   NamespaceRef ns;
 
-  size_t Match(const std::vector<nb::bytes>& keys, uint16_t part) const {
+  size_t Match(nb::handle keys, nb::handle part) const {
     const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
     const nb::gil_scoped_release unlocked;
     return ns->Match(wanted).prefix;
   }
 
-  nb::list States(const std::vector<nb::bytes>& keys, uint16_t part) const {
+  nb::list States(nb::handle keys, nb::handle part) const {
     const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
     MatchResult found;
     {
@@ -147,11 +225,12 @@ struct PyNamespace {
     return out;
   }
 
-  nb::list Get(const std::vector<nb::bytes>& keys, uint16_t part, double timeout, bool verify,
-               bool wait) const {
+  nb::list Get(nb::handle keys, nb::handle part, nb::handle timeout, nb::handle verify,
+               nb::handle wait) const {
     const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
-    const GetOptions options{
-        .timeout_ns = Nanoseconds(timeout), .wait_for_filling = wait, .verify = verify};
+    const GetOptions options{.timeout_ns = Nanoseconds(timeout, "timeout"),
+                             .wait_for_filling = Argument<bool>(wait, "wait", kBoolWanted),
+                             .verify = Argument<bool>(verify, "verify", kBoolWanted)};
     std::vector<GetResult> got;
     {
       const nb::gil_scoped_release unlocked;
@@ -168,20 +247,24 @@ struct PyNamespace {
     return out;
   }
 
-  nb::list Put(const nb::sequence& items, uint16_t part, double timeout) const {
+  nb::list Put(nb::handle items, nb::handle part, nb::handle timeout) const {
+    constexpr const char* kItemWanted = "a tuple (key, buffer)";
+    const nb::list pairs = Items(items, "items", "a sequence of tuples (key, buffer)");
+    const uint16_t number = Part(part);
+    const int64_t timeout_ns = Nanoseconds(timeout, "timeout");
     std::vector<std::unique_ptr<Borrowed>> borrowed;
     std::vector<PutItem> wanted;
-    for (nb::handle item : items) {
+    for (nb::handle item : pairs) {
+      const auto name = [&] { return "items[" + std::to_string(wanted.size()) + "]"; };
       if (!nb::isinstance<nb::tuple>(item) || nb::len(item) != 2) {
-        throw nb::type_error("an item is a tuple (key, buffer)");
+        throw nb::type_error(Wrong(name(), item, kItemWanted).c_str());
       }
       const auto pair = nb::borrow<nb::tuple>(item);
-      if (!nb::isinstance<nb::bytes>(pair[0])) throw nb::type_error("a key is bytes");
-      borrowed.push_back(std::make_unique<Borrowed>(pair[1]));
-      wanted.push_back({.key = Keys({nb::borrow<nb::bytes>(pair[0])}, part)[0],
-                        .payload = borrowed.back()->bytes()});
+      const shm::ChunkKey key = Key(pair[0], number, [&] { return "key of " + name(); });
+      borrowed.push_back(
+          std::make_unique<Borrowed>(pair[1], [&] { return "buffer of " + name(); }));
+      wanted.push_back({.key = key, .payload = borrowed.back()->bytes()});
     }
-    const int64_t timeout_ns = Nanoseconds(timeout);
     std::vector<StatusCode> ends;
     {
       const nb::gil_scoped_release unlocked;
@@ -191,7 +274,7 @@ struct PyNamespace {
   }
 
   template <typename Act>
-  nb::list Each(const std::vector<nb::bytes>& keys, uint16_t part, Act act) const {
+  nb::list Each(nb::handle keys, nb::handle part, Act act) const {
     const std::vector<shm::ChunkKey> wanted = Keys(keys, part);
     std::vector<StatusCode> ends;
     {
@@ -224,11 +307,11 @@ struct PyClient {
   // Each call shares it: another thread may close while one waits.
   std::shared_ptr<Client> client;
 
-  PyClient(const std::string& socket, const std::string& name, double timeout) {
+  PyClient(nb::handle socket, nb::handle name, nb::handle timeout) {
     ClientOptions options;
-    options.socket = socket;
-    options.client_name = name;
-    options.connect_timeout_ns = Nanoseconds(timeout);
+    options.socket = Argument<std::string>(socket, "socket", "a str: the path of a socket");
+    options.client_name = Argument<std::string>(name, "name", "a str");
+    options.connect_timeout_ns = Nanoseconds(timeout, "timeout");
     const nb::gil_scoped_release unlocked;
     client = Client::Create(options);
     // A daemon that is away is a miss, not an error: it may come.
@@ -289,23 +372,15 @@ struct PyClient {
   }
 };
 
-// ValueError for a number out of range, TypeError for what is of another type.
 template <typename T>
 T Field(const nb::dict& fields, const char* name, const char* wanted) {
-  const nb::object value = fields[name];
-  try {
-    return nb::cast<T>(value);
-  } catch (const std::bad_cast&) {
-    const std::string message =
-        std::string(name) + " = " + nb::repr(value).c_str() + ": use " + wanted;
-    if (PyLong_Check(value.ptr())) throw nb::value_error(message.c_str());
-    throw nb::type_error(message.c_str());
-  }
+  return Argument<T>(fields[name], name, wanted);
 }
 
-NamespaceIdentity Identity(const std::string& label, const nb::dict& fields) {
+NamespaceIdentity Identity(nb::handle label, const nb::dict& fields) {
   NamespaceIdentity out;
-  out.label = label;
+  out.label = Argument<std::string>(label, "name", "a str");
+  constexpr const char* kNumbers = "a sequence of ints of 0 or more";
   constexpr const char* kNumber = "an int from 0 to 4294967295";
   const auto text = [&fields](const char* name) {
     return Field<std::string>(fields, name, "a str");
@@ -320,9 +395,9 @@ NamespaceIdentity Identity(const std::string& label, const nb::dict& fields) {
   out.isa = text("isa");
   out.salt = text("salt");
   out.tokens_per_chunk = Field<uint32_t>(fields, "tokens_per_chunk", kNumber);
-  out.layer_bytes = Field<std::vector<uint64_t>>(fields, "layer_bytes", "ints of 0 or more");
+  out.layer_bytes = Field<std::vector<uint64_t>>(fields, "layer_bytes", kNumbers);
   out.ranks = Field<uint32_t>(fields, "ranks", kNumber);
-  out.group_trailing = Field<std::vector<uint32_t>>(fields, "group_trailing", "ints of 0 or more");
+  out.group_trailing = Field<std::vector<uint32_t>>(fields, "group_trailing", kNumbers);
   return out;
 }
 
@@ -363,42 +438,41 @@ NB_MODULE(_core, module) {
       .def("put", &PyNamespace::Put, "items"_a, "part"_a, "timeout"_a)
       .def(
           "prefetch",
-          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part,
-             double timeout) {
-            return self.Each(keys, part, [timeout](Namespace& ns, const auto& wanted) {
-              return ns.Prefetch(wanted, Nanoseconds(timeout));
+          [](const PyNamespace& self, nb::handle keys, nb::handle part, nb::handle timeout) {
+            const int64_t timeout_ns = Nanoseconds(timeout, "timeout");
+            return self.Each(keys, part, [timeout_ns](Namespace& ns, const auto& wanted) {
+              return ns.Prefetch(wanted, timeout_ns);
             });
           },
           "keys"_a, "part"_a, "timeout"_a)
       .def(
           "persist",
-          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part,
-             double timeout) {
-            return self.Each(keys, part, [timeout](Namespace& ns, const auto& wanted) {
-              return ns.Persist(wanted, Nanoseconds(timeout));
+          [](const PyNamespace& self, nb::handle keys, nb::handle part, nb::handle timeout) {
+            const int64_t timeout_ns = Nanoseconds(timeout, "timeout");
+            return self.Each(keys, part, [timeout_ns](Namespace& ns, const auto& wanted) {
+              return ns.Persist(wanted, timeout_ns);
             });
           },
           "keys"_a, "part"_a, "timeout"_a)
       .def(
           "remove",
-          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part) {
+          [](const PyNamespace& self, nb::handle keys, nb::handle part) {
             return self.Each(keys, part,
                              [](Namespace& ns, const auto& wanted) { return ns.Remove(wanted); });
           },
           "keys"_a, "part"_a)
       .def(
           "lease",
-          [](const PyNamespace& self, const std::vector<nb::bytes>& keys, uint16_t part,
-             double ttl) {
-            return self.Each(keys, part, [ttl](Namespace& ns, const auto& wanted) {
-              return ns.Lease(wanted, Nanoseconds(ttl));
+          [](const PyNamespace& self, nb::handle keys, nb::handle part, nb::handle ttl) {
+            const int64_t ttl_ns = Nanoseconds(ttl, "ttl");
+            return self.Each(keys, part, [ttl_ns](Namespace& ns, const auto& wanted) {
+              return ns.Lease(wanted, ttl_ns);
             });
           },
           "keys"_a, "part"_a, "ttl"_a);
 
   nb::class_<PyClient>(module, "Client")
-      .def(nb::init<const std::string&, const std::string&, double>(), "socket"_a, "name"_a,
-           "timeout"_a)
+      .def(nb::init<nb::handle, nb::handle, nb::handle>(), "socket"_a, "name"_a, "timeout"_a)
       .def_prop_ro("available", &PyClient::available)
       .def_prop_ro("chunk_bytes_max", &PyClient::chunk_bytes_max)
       .def_prop_ro("socket", [](const PyClient& self) { return self.open()->socket(); })
@@ -406,7 +480,7 @@ NB_MODULE(_core, module) {
       .def("close", &PyClient::Close)
       .def(
           "register",
-          [](const PyClient& self, const std::string& label, const nb::dict& fields) {
+          [](const PyClient& self, nb::handle label, const nb::dict& fields) {
             return self.Register(Identity(label, fields));
           },
           "label"_a, "fields"_a);

@@ -51,6 +51,9 @@ class Namespace:
     Keys are bytes of any length from 1; longer ones than 32 are SHA-256'd.  ``part`` is
     ``rank + ranks x KV group``.  Safe from any thread; the interpreter lock is released while a
     call waits or copies.
+
+    An argument of a wrong type is a TypeError, one of a wrong value a ValueError; the message names
+    the argument, its value and what would be right.
     """
 
     def __init__(self, core: _core.Namespace, name: str, client: Client) -> None:
@@ -59,13 +62,20 @@ class Namespace:
         self.name = name
 
     def match(self, keys: Sequence[bytes], *, part: int = 0) -> int:
-        """Counts the leading keys that are ready.  Asks no daemon."""
-        return self._core.match(list(keys), part)
+        """Counts the leading keys that are ready, in memory or on NVMe.  Asks no daemon."""
+        return self._core.match(keys, part)
 
     def states(self, keys: Sequence[bytes], *, part: int = 0) -> list[str]:
-        """Tells each key's state: "ready", "nvme" (ready, to be fetched), "filling",
-        "absent" or "unavailable"."""
-        return self._core.states(list(keys), part)
+        """Tells each key's state.  Asks no daemon.
+
+        Returns
+        -------
+        list of str
+            One a key: "ready" (in memory: a hit costs no call), "nvme" (ready, and no longer in
+            memory: `get` reads it from the device first, `prefetch` brings it near ahead of need),
+            "filling" (being written), "absent", or "unavailable" (no daemon).
+        """
+        return self._core.states(keys, part)
 
     def get(
         self,
@@ -97,7 +107,7 @@ class Namespace:
         list of Pin or None
             One a key; None is a miss, for whatever reason.
         """
-        return self._core.get(list(keys), part, timeout, verify, wait)
+        return self._core.get(keys, part, timeout, verify, wait)
 
     def put(
         self,
@@ -130,15 +140,14 @@ class Namespace:
         Raises
         ------
         TypeError
-            For an item that is no tuple of bytes and a buffer.
+            For an item that is no tuple of bytes and a buffer, and for an array of dtype object.
         ValueError
             For an empty key or a negative timeout.
         BufferError or ValueError
             For a buffer that is not C-contiguous, as its type has it: BufferError of a sliced
             memoryview, ValueError of a numpy array.
         """
-        items = list(items)
-        until = time.monotonic() + timeout
+        until = time.monotonic() + timeout if durable else 0.0
         ends = self._core.put(items, part, timeout)
         if not durable:
             return ends
@@ -160,19 +169,38 @@ class Namespace:
             NVMe tier), "denied" (it is read-only), "io error" (it could not be written),
             "invalid" (too long for it).
         """
-        return self._core.persist(list(keys), part, timeout)
+        return self._core.persist(keys, part, timeout)
 
     def prefetch(self, keys: Sequence[bytes], *, part: int = 0, timeout: float = 1.0) -> list[str]:
         """Brings chunks nearer, holding nothing; "ok" is in DRAM."""
-        return self._core.prefetch(list(keys), part, timeout)
+        return self._core.prefetch(keys, part, timeout)
 
     def remove(self, keys: Sequence[bytes], *, part: int = 0) -> list[str]:
         """Forgets chunks: "ok" or "not found"."""
-        return self._core.remove(list(keys), part)
+        return self._core.remove(keys, part)
 
     def lease(self, keys: Sequence[bytes], ttl: float, *, part: int = 0) -> list[str]:
-        """Keeps ready chunks for ``ttl`` seconds, even if this process dies."""
-        return self._core.lease(list(keys), part, ttl)
+        """Keeps ready chunks for ``ttl`` seconds, even if this process dies.
+
+        The leased chunks of all clients may take half of the tenant's pool, each its payload
+        rounded up to 4 KiB, and 4 KiB more.
+
+        Parameters
+        ----------
+        keys
+            The chunks to keep.
+        ttl
+            Seconds from now.  A lease is only ever extended, never shortened.
+        part
+            Their part.
+
+        Returns
+        -------
+        list of str
+            One a key: "ok"; "busy" for a chunk that would go beyond that half: it is not leased;
+            "not found" for one that is not ready; "stale", "unavailable".
+        """
+        return self._core.lease(keys, part, ttl)
 
 
 class Client:
@@ -190,7 +218,7 @@ class Client:
     """
 
     def __init__(self, socket: str | None = None, *, name: str = "", timeout: float = 5.0) -> None:
-        self._core = _core.Client(socket or "", name, timeout)
+        self._core = _core.Client("" if socket is None else socket, name, timeout)
 
     @property
     def available(self) -> bool:
@@ -260,9 +288,9 @@ class Client:
             "dtype": dtype,
             "layout": layout,
             "tokens_per_chunk": tokens_per_chunk,
-            "layer_bytes": list(layer_bytes),
+            "layer_bytes": layer_bytes,
             "ranks": ranks,
-            "group_trailing": list(group_trailing),
+            "group_trailing": group_trailing,
             "hash_algorithm": hash_algorithm,
             "hash_seed": hash_seed,
             "engine_build": engine_build,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -43,6 +44,26 @@ def test_put_get_stat_list_remove(daemon: Any, tmp_path: Path) -> None:
     assert missing.returncode == 1 and b"not found" in missing.stderr
 
 
+def test_a_digest_is_told_from_a_key_and_is_one(daemon: Any) -> None:
+    words = "w" * 33
+    digest = hashlib.sha256(words.encode()).hexdigest()
+    for key in (f"text:{words}", f"text:{words}@1", digest):
+        assert terrace(daemon.socket, "put", key, "-", "-n", "demo", data=b"x").returncode == 0
+    listed = json.loads(terrace(daemon.socket, "ls", "--json").stdout)
+    assert {(chunk["key"], chunk["hashed"]) for chunk in listed} == {
+        (f"sha256:{digest}", True),
+        (f"sha256:{digest}@1", True),
+        (digest, False),
+    }
+    for_people = terrace(daemon.socket, "ls").stdout.decode().split()
+    for chunk in listed:
+        assert chunk["key"] in for_people
+        stat = terrace(daemon.socket, "stat", chunk["key"], "-n", "demo", "--json")
+        assert json.loads(stat.stdout)["key"] == chunk["key"]
+        assert terrace(daemon.socket, "rm", chunk["key"], "-n", "demo").returncode == 0
+    assert terrace(daemon.socket, "ls").stdout == b""
+
+
 def test_clear_and_bump(daemon: Any, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"x" * 5000)
     for key in ("01", "02"):
@@ -62,6 +83,7 @@ def test_status_for_people_and_programs(daemon: Any) -> None:
     parts = ("live", "dead", "padding", "claimed", "free", "missing")
     assert sum(tier[f"{part}_bytes"] for part in parts) == tier["bytes"] == 64 << 20
     text = terrace(daemon.socket, "status").stdout.decode()
+    assert "0 pins on 0 segments" in text and "; 0 pinned" in text
     assert "dram" in text and "[" in text and "64.0 MiB" in text
     assert f"largest chunk {status['tenants'][0]['chunk_bytes_max']} bytes" in text
 
@@ -106,6 +128,7 @@ def test_doctor_names_each_finding_with_its_mend(daemon: Any) -> None:
         (["stat", "--frob"], 2, b"--frob: see `terrace stat --help`"),
         (["get", "01", "--frob"], 2, b"--frob: see `terrace get --help`"),
         (["get", "zz", "-n", "n"], 2, b"'zz' is no key"),
+        (["get", "sha256:00", "-n", "n"], 2, b"'sha256:00' is no key"),
         (["put", "01", "/none", "-n", "n"], 2, b"/none"),
         (["put", "01", "/tmp", "-n", "n"], 2, b"/tmp: it is a folder"),
         (["put", "01", "/dev/null", "-n", "n"], 2, b"/dev/null is empty"),

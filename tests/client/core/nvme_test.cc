@@ -50,13 +50,14 @@ class NvmeTest : public ::testing::Test {
     return bytes;
   }
 
-  StatusCode Put(uint32_t number) {
+  StatusCode Put(uint32_t number) { return Put(*ns_, number); }
+  StatusCode Put(Namespace& ns, uint32_t number) {
     const std::vector<std::byte> payload = Payload(number, kBytes);
     const PutItem item{.key = Key(number), .payload = payload};
-    return ns_->Put(std::span(&item, 1))[0];
+    return ns.Put(std::span(&item, 1))[0];
   }
-  bool Durable(uint32_t number) {
-    const Result<ListedChunk> chunk = client_->Describe("test", Key(number));
+  bool Durable(uint32_t number, const std::string& label = "test") {
+    const Result<ListedChunk> chunk = client_->Describe(label, Key(number));
     return chunk.ok() && chunk->durable;
   }
   void Fill() {
@@ -90,26 +91,26 @@ class NvmeTest : public ::testing::Test {
 };
 
 TEST_F(NvmeTest, SeveralTimesWhatMemoryHoldsComesBack) {
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   EXPECT_LE(Allocated(), kCap);
   std::vector<shm::ChunkKey> keys;
   for (uint32_t number = 0; number < kChunks; ++number) keys.push_back(Key(number));
   const MatchResult matched = ns_->Match(keys);
   EXPECT_EQ(matched.prefix, kChunks);
   EXPECT_GT(std::count(matched.states.begin(), matched.states.end(), KeyState::kNvme), 100);
-  ExpectAll();
+  ASSERT_NO_FATAL_FAILURE(ExpectAll());
   EXPECT_LE(Allocated(), kCap);
 }
 
 TEST_F(NvmeTest, AKilledDaemonComesBackWarm) {
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   daemon_->Kill();
   daemon_->Start();
   Connect();
   std::vector<shm::ChunkKey> keys;
   for (uint32_t number = 0; number < kChunks; ++number) keys.push_back(Key(number));
   EXPECT_EQ(ns_->Match(keys).prefix, kChunks);
-  ExpectAll();
+  ASSERT_NO_FATAL_FAILURE(ExpectAll());
   EXPECT_LE(Allocated(), kCap);
 }
 
@@ -126,7 +127,7 @@ TEST_F(NvmeTest, WhatWaitsIsWrittenBeforeTheDaemonEnds) {
 }
 
 TEST_F(NvmeTest, PrefetchBringsItIntoMemory) {
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   std::vector<shm::ChunkKey> out;
   for (uint32_t number = 0; number < kChunks && out.size() < 8; ++number) {
     const shm::ChunkKey key = Key(number);
@@ -138,7 +139,7 @@ TEST_F(NvmeTest, PrefetchBringsItIntoMemory) {
 }
 
 TEST_F(NvmeTest, MessagesFetchFromTheDeviceToo) {
-  Fill();
+  ASSERT_NO_FATAL_FAILURE(Fill());
   const std::unique_ptr<Client> remote =
       *Client::Connect({.socket = daemon_->socket(), .shared_memory = false});
   const std::shared_ptr<Namespace> ns = *remote->Register(Identity());
@@ -155,11 +156,27 @@ TEST_F(NvmeTest, MessagesFetchFromTheDeviceToo) {
 }
 
 TEST_F(NvmeTest, AnEpochThatWasBumpedStaysGone) {
-  Fill();
-  ASSERT_TRUE(client_->BumpEpoch("test").ok());
+  ASSERT_NO_FATAL_FAILURE(Fill());
+  NamespaceIdentity other = Identity();
+  other.label = "other";
+  std::shared_ptr<Namespace> others = *client_->Register(other);
+  for (uint32_t number = 0; number < 4; ++number) {
+    ASSERT_EQ(Put(*others, number), StatusCode::kOk);
+    ASSERT_TRUE(Soon([&] { return Durable(number, "other"); }));
+  }
+  const Result<EpochBump> bumped = client_->BumpEpoch("test");
+  ASSERT_TRUE(bumped.ok() && bumped->stored.ok());
+  others.reset();
   daemon_->Kill();
   daemon_->Start();
   Connect();
+  // The others' come back: the tier is on, and knows what it held.
+  others = *client_->Register(other);
+  for (uint32_t number = 0; number < 4; ++number) {
+    Pin pin;
+    ASSERT_EQ(others->GetOne(Key(number), &pin), StatusCode::kOk) << number;
+    EXPECT_TRUE(Equal(pin.bytes(), Payload(number, kBytes)));
+  }
   std::vector<shm::ChunkKey> keys;
   for (uint32_t number = 0; number < kChunks; ++number) keys.push_back(Key(number));
   const MatchResult matched = ns_->Match(keys);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +59,18 @@ def test_put_match_get_are_the_same_bytes(daemon: Any) -> None:
         assert ns.lease([keys[0]], 60.0) == ["ok"]
         assert ns.remove([keys[1]]) == ["ok"]
         assert ns.match(keys) == 1
+
+
+def test_leases_take_half_of_the_pool_and_then_are_busy(daemon: Any) -> None:
+    client = terrace_kv.Client(daemon.socket)
+    ns = client.namespace("n")
+    payload = bytes(client.chunk_bytes_max)  # with its header 1 MiB of the pool's 64
+    keys = [f"{n}".encode() for n in range(34)]
+    assert ns.put([(key, payload) for key in keys]) == ["ok"] * 34
+    assert ns.lease(keys, 60.0) == ["ok"] * 32 + ["busy"] * 2
+    assert ns.lease([keys[0]], 120.0) == ["ok"]  # takes nothing more
+    assert ns.remove([keys[1]]) == ["ok"]
+    assert ns.lease([*keys[32:], b"absent"], 60.0) == ["ok", "busy", "not found"]
 
 
 def test_another_client_reads_what_one_put(daemon: Any) -> None:
@@ -134,6 +147,61 @@ def test_wrong_use_is_an_error(daemon: Any) -> None:
         client.namespace("other", ranks="2")  # type: ignore[arg-type]
     assert ns.put([(b"k", b"")]) == ["invalid"]
     assert ns.put([(b"k", bytes(2 << 20))]) == ["invalid"]
+
+
+ARRAY = np.arange(10)
+WRONG: list[tuple[str, Any, type[Exception], str]] = [
+    ("key", lambda ns: ns.match(["text"]), TypeError, "keys[0] = 'text': use bytes of"),
+    ("later key", lambda ns: ns.get([b"k", 5]), TypeError, "keys[1] = 5: use bytes of"),
+    ("empty key", lambda ns: ns.states([b""]), ValueError, "keys[0] = b'': use bytes of length 1"),
+    ("long key", lambda ns: ns.remove(["é" * 99]), TypeError, "...: use bytes of"),
+    ("no list", lambda ns: ns.get(b"k"), TypeError, "keys = b'k': use a sequence of bytes"),
+    ("no keys", lambda ns: ns.lease(5, 1.0), TypeError, "keys = 5: use a sequence of bytes"),
+    ("part", lambda ns: ns.match([], part=-1), ValueError, "part = -1: use an int from 0 to 65535"),
+    ("part", lambda ns: ns.put([], part="a"), TypeError, "part = 'a': use an int from 0 to 65535"),
+    ("timeout", lambda ns: ns.get([b"k"], timeout=-1), ValueError, "timeout = -1: use a number of"),
+    ("nan", lambda ns: ns.put([], timeout=float("nan")), ValueError, "timeout = nan: use a number"),
+    ("type", lambda ns: ns.prefetch([], timeout="1"), TypeError, "timeout = '1': use a number of"),
+    ("ttl", lambda ns: ns.lease([b"k"], -0.5), ValueError, "ttl = -0.5: use a number of seconds"),
+    ("flag", lambda ns: ns.get([], verify="no"), TypeError, "verify = 'no': use True or False"),
+    ("item", lambda ns: ns.put([b"k"]), TypeError, "items[0] = b'k': use a tuple (key, buffer)"),
+    ("items", lambda ns: ns.put("k"), TypeError, "items = 'k': use a sequence of tuples"),
+    ("put key", lambda ns: ns.put([("k", b"v")]), TypeError, "key of items[0] = 'k': use bytes"),
+    ("buffer", lambda ns: ns.put([(b"k", 5)]), TypeError, "buffer of items[0]: a bytes-like"),
+    ("sliced", lambda ns: ns.put([(b"k", ARRAY[::2])]), ValueError, "buffer of items[0]: ndarray"),
+    ("dtype", lambda ns: ns.put([(b"a", b"v"), (b"k", ARRAY.astype(object))]), TypeError,
+     "buffer of items[1]: an array of dtype object has no bytes of its own"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [wrong[1:] for wrong in WRONG])
+def test_a_wrong_argument_is_named_with_what_is_right(
+    daemon: Any, call: Any, error: type[Exception], message: str
+) -> None:
+    ns = terrace_kv.Client(daemon.socket).namespace("n")
+    with pytest.raises(error, match=re.escape(message)):
+        call(ns)
+    assert ns.states([b"a", b"k"]) == ["absent", "absent"]
+
+
+def test_a_wrong_argument_of_a_client_is_named(daemon: Any) -> None:
+    with pytest.raises(TypeError, match="socket = 5: use a str"):
+        terrace_kv.Client(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="timeout = -1: use a number of seconds, 0 or more"):
+        terrace_kv.Client(daemon.socket, timeout=-1)
+    client = terrace_kv.Client(daemon.socket)
+    with pytest.raises(TypeError, match=r"name = b'n': use a str"):
+        client.namespace(b"n")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"dtype = dtype\('float32'\): use a str"):
+        client.namespace("n", dtype=np.dtype(np.float32))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="layer_bytes = 'ab': use a sequence of ints"):
+        client.namespace("n", layer_bytes="ab")  # type: ignore[arg-type]
+
+
+def test_any_iterable_names_keys_and_items(daemon: Any) -> None:
+    ns = terrace_kv.Client(daemon.socket).namespace("n")
+    assert ns.put((key, b"v") for key in (b"a", b"b")) == ["ok"] * 2  # type: ignore[arg-type]
+    assert ns.states({b"a": 0, b"b": 1}.keys()) == ["ready"] * 2  # type: ignore[arg-type]
 
 
 def test_waiting_call_releases_the_interpreter(daemon: Any) -> None:
@@ -370,3 +438,28 @@ def test_it_lives_beside_another_capnp(daemon: Any, modules: list[str]) -> None:
 def test_status_names_the_session(daemon: Any) -> None:
     client = terrace_kv.Client(daemon.socket, name="my engine")
     assert "my engine" in [session["name"] for session in client.status()["sessions"]]
+
+
+def test_what_left_memory_is_on_nvme_until_a_get_brings_it_back(tmp_path: pathlib.Path) -> None:
+    daemon = Terraced(tmp_path, dram="16MiB", nvme="256MiB")
+    try:
+        ns = terrace_kv.Client(daemon.socket).namespace("n")
+        chunks = random_chunks(60, 900_000)
+        keys = [key for key, _ in chunks]
+
+        def written() -> bool:
+            (tenant,) = ns._client.status()["tenants"]
+            (tier,) = [tier for tier in tenant["tiers"] if tier["tier"] == "nvme"]
+            return bool(tier["demote_queue"] + tier["demoting"] == 0)
+
+        for at in range(0, len(chunks), 6):  # not faster than the device
+            ns.put(chunks[at : at + 6])
+            wait_until(written)
+        assert ns.match(keys) == len(keys)
+        states = ns.states(keys)
+        out = states.index("nvme")
+        with_bytes = ns.get([keys[out]], timeout=10.0)[0]
+        assert with_bytes is not None and bytes(with_bytes) == chunks[out][1]
+        assert ns.states([keys[out]]) == ["ready"]
+    finally:
+        daemon.kill()

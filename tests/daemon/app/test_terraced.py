@@ -95,3 +95,35 @@ def test_flags_are_checked_with_the_file(tmp_path: Path) -> None:
     assert (right.returncode, right.stdout) == (0, "the configuration is right\n")
     wrong = terraced("--check-config", "--config", str(config), "--dram", "512MiB")
     assert wrong.returncode == 2 and "leave room for the default tenant" in wrong.stderr
+
+
+def test_others_data_stops_the_start_and_stays(tmp_path: Path) -> None:
+    image = tmp_path / "vm.img"
+    image.write_bytes(b"v" * 5000)
+    ended = terraced(
+        "--socket", str(tmp_path / "t.sock"), "--dram", "64MiB", "--segment", "2MiB",
+        "--nvme", str(image), "--nvme-bytes", "64MiB",
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert f"nvme of tenant 'default': {image} holds other data" in ended.stderr
+    assert image.read_bytes() == b"v" * 5000
+
+
+def test_a_device_that_is_away_costs_the_tier_alone(tmp_path: Path) -> None:
+    socket = tmp_path / "t.sock"
+    tier = ["--nvme", f"{tmp_path}/unmounted/", "--nvme-bytes", "64MiB"]
+    with subprocess.Popen(
+        [BIN / "terraced", "--socket", socket, "--dram", "64MiB", "--segment", "2MiB", *tier],
+        stderr=subprocess.PIPE, text=True,
+    ) as daemon:  # fmt: skip
+        assert daemon.stderr is not None
+        lines = []
+        for line in daemon.stderr:
+            lines.append(line)
+            if "serving on" in line:
+                break
+        daemon.terminate()
+        daemon.stderr.read()
+    assert daemon.returncode == 0
+    assert "nvme off" in lines[-1]
+    assert any("unmounted" in line and "served from memory alone" in line for line in lines)

@@ -280,6 +280,103 @@ TEST_F(ChunkStoreNvme, LeasedChunksOutliveReclaimOnBothTiers) {
   for (uint64_t key = 0; key < 4; ++key) EXPECT_EQ(Get(key, kBytes), StatusCode::kOk) << key;
 }
 
+// Leased once nothing but the log has them: it is the log's reclaim that carries them over.
+TEST_F(ChunkStoreNvme, LeasedChunksOfTheLogAreCarriedOver) {
+  OpenNvme(6, 12);
+  Fill(0, 50);
+  for (uint64_t key = 0; key < 4; ++key) {
+    ASSERT_EQ(TierOf(key), "nvme") << key;
+    ASSERT_EQ(store->Lease(ns, KeyOf(key), now_ns + 1'000'000 * kSecondNs), StatusCode::kOk);
+  }
+  Fill(100, 300);
+  EXPECT_GT(nvme().reclaims, 10u);
+  EXPECT_GE(nvme().moved, 4u);
+  for (uint64_t key = 0; key < 4; ++key) {
+    EXPECT_EQ(TierOf(key), "nvme") << key;
+    EXPECT_TRUE(Durable(key));
+    EXPECT_EQ(Get(key, kBytes), StatusCode::kOk) << key;
+  }
+  ExpectAccountsAddUp();
+}
+
+// Those in DRAM too: at every step there is a durable record.
+TEST_F(ChunkStoreNvme, LeasedChunksStayDurableWhileTheirSegmentIsReclaimed) {
+  OpenNvme(4, 8);
+  Fill(0, 4);
+  for (uint64_t key = 0; key < 4; ++key) {
+    ASSERT_EQ(store->Lease(ns, KeyOf(key), now_ns + 1'000'000 * kSecondNs), StatusCode::kOk);
+  }
+  for (uint64_t key = 100; key < 300; ++key) {
+    ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+    RunUntil([&] {
+      for (uint64_t leased = 0; leased < 4; ++leased) {
+        EXPECT_TRUE(Durable(leased)) << leased << " while " << key << " is written";
+      }
+      return nvme().demote_queue == 0 && nvme().demoting == 0;
+    });
+    if (HasFailure()) return;
+  }
+  EXPECT_GE(nvme().moved, 4u);
+  for (uint64_t key = 0; key < 4; ++key) EXPECT_EQ(TierOf(key), "dram") << key;
+  Crash();
+  for (uint64_t key = 0; key < 4; ++key) EXPECT_EQ(Get(key, kBytes), StatusCode::kOk) << key;
+}
+
+// A segment of nothing but leases gains nothing: it is left alone, and others make room.
+TEST_F(ChunkStoreNvme, ReclaimOfTheLogGoesOnBesideASegmentOfLeases) {
+  OpenNvme(6, 12);
+  Fill(0, 50);
+  uint32_t leased = 0;
+  for (uint64_t key = 0; key < 12; ++key) {
+    if (TierOf(key) != "nvme") continue;
+    leased += store->Lease(ns, KeyOf(key), now_ns + 1'000'000 * kSecondNs) == StatusCode::kOk;
+  }
+  ASSERT_GE(leased, 6u);
+  Fill(100, 200);
+  const uint64_t moved = nvme().moved;
+  Fill(200, 300);
+  EXPECT_TRUE(Durable(299));
+  EXPECT_LE(nvme().moved - moved, 200u) << "the same chunks are carried again and again";
+}
+
+// What leaves DRAM and is worth more than the rest of the log stays in it.
+TEST_F(ChunkStoreNvme, WhatIsUsedIsCarriedOver) {
+  OpenNvme(6, 12);
+  Fill(0, 50);
+  // One in each segment that lies there is used over and over.
+  for (uint64_t key = 50; key < 250; ++key) {
+    ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+    Settle();
+    for (uint64_t used = 0; used < 50; used += 6) {
+      EXPECT_EQ(Get(used, kBytes), StatusCode::kOk) << used << " at " << key;
+    }
+  }
+  EXPECT_GT(nvme().moved, 8u);
+}
+
+TEST_F(ChunkStoreNvme, NamespacesThatTheDeviceCannotHoldAreRefused) {
+  OpenNvme(4, 24);
+  NamespaceSpec spec;
+  spec.salt = std::string(60'000, 's');
+  StatusCode last = StatusCode::kOk;
+  int registered = 0;
+  for (int number = 0; number < 200 && last == StatusCode::kOk; ++number) {
+    spec.label = "large-" + std::to_string(number);
+    const Result<NamespaceInfo> info = store->RegisterNamespace(spec);
+    last = info.status().code();
+    if (!info.ok()) break;
+    ++registered;
+    // With a chunk in it, it is not forgotten.
+    ns = info->ref.id;
+    ASSERT_EQ(Put(*session, 1, 5000), StatusCode::kOk);
+  }
+  EXPECT_EQ(last, StatusCode::kBusy);
+  EXPECT_GT(registered, 40);
+  const uint64_t version = store->namespaces_version();
+  RunUntil([&] { return store->NamespacesStored(version).ok(); });
+  EXPECT_TRUE(store->NamespacesStored(version).ok());
+}
+
 TEST_F(ChunkStoreNvme, RemovedWhileItIsWritten) {
   OpenNvme(4, 24);
   ASSERT_EQ(Put(*session, 1, kBytes), StatusCode::kOk);

@@ -62,6 +62,9 @@ TEST_F(PinTablesTest, NamesEachSessionThatPinsOnce) {
   EXPECT_EQ(tables_.CountPins(1), 1u);
   EXPECT_EQ(tables_.CountPins(2), 3u);
   EXPECT_EQ(tables_.CountPins(3), 0u);
+  EXPECT_EQ(tables_.CountPinnedSegments(1), 1u);
+  EXPECT_EQ(tables_.CountPinnedSegments(2), 2u);
+  EXPECT_EQ(tables_.CountPinnedSegments(3), 0u);
 }
 
 TEST_F(PinTablesTest, RemoveClearsTheWordsOfThatSessionAlone) {

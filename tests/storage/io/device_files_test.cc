@@ -1,11 +1,13 @@
 #include "storage/io/device_files.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -15,6 +17,8 @@
 
 namespace terrace {
 namespace {
+
+using testing::HasSubstr;
 
 constexpr uint64_t kSlack = 64 * kKiB;  // for the blocks that extents take themselves
 
@@ -77,7 +81,7 @@ TEST(DeviceFiles, ContentOutlivesALargerCapAndAHoleIsFilled) {
   EXPECT_EQ(word, "kept");
 }
 
-TEST(DeviceFiles, SurplusIsCutOnlyOnDemand) {
+TEST(DeviceFiles, AFileIsNeverCut) {
   const TestFolder folder;
   FileOptions options = Options({folder.path("a")}, 8 * kMiB + kSlack);
   ASSERT_TRUE(DeviceFiles::Open(options).ok());
@@ -93,10 +97,68 @@ TEST(DeviceFiles, SurplusIsCutOnlyOnDemand) {
   std::filesystem::resize_file(folder.path("a"), 8 * kMiB + kPageBytes);
   ASSERT_TRUE(DeviceFiles::Open(options).ok());
   EXPECT_EQ(std::filesystem::file_size(folder.path("a")), 8 * kMiB + kPageBytes);
-  options.capacity_bytes = 2 * kMiB + kSlack;
-  options.cut_surplus = true;
-  ASSERT_TRUE(DeviceFiles::Open(options).ok());
-  EXPECT_EQ(std::filesystem::file_size(folder.path("a")), 2 * kMiB);
+}
+
+TEST(DeviceFiles, NothingChangesBeforeRoomIsTaken) {
+  const TestFolder folder;
+  const std::string path = folder.path("vm.img");
+  std::ofstream(path) << std::string(5000, 'v');
+  const FileOptions options = Options({path, folder.path("b")}, 8 * kMiB + kSlack);
+  Result<DeviceFiles> files = DeviceFiles::OpenPaths(options.paths);
+  ASSERT_TRUE(files.ok()) << files.status().ToString();
+  PageMemory bytes(2 * kPageBytes);
+  ASSERT_TRUE(files->ReadAt(0, 0, {bytes.data(), bytes.bytes()}).ok());
+  EXPECT_EQ(bytes.data()[4999], 'v');
+  EXPECT_EQ(bytes.data()[5000], 0);
+  ASSERT_TRUE(files->ReadAt(1, kMiB, {bytes.data(), bytes.bytes()}).ok());
+  EXPECT_EQ(bytes.data()[0], 0);
+  EXPECT_EQ(std::filesystem::file_size(path), 5000u);
+  EXPECT_EQ(std::filesystem::file_size(folder.path("b")), 0u);
+  // Locked already.
+  EXPECT_EQ(DeviceFiles::OpenPaths({path}).status().code(), StatusCode::kBusy);
+  ASSERT_TRUE(files->TakeRoom(options).ok());
+  EXPECT_EQ(files->capacity_bytes(), 8 * kMiB);
+}
+
+TEST(DeviceFiles, OthersFilesAreRefusedAndLeftAlone) {
+  const TestFolder folder;
+  std::ofstream(folder.path("theirs")) << "theirs";
+  std::filesystem::create_symlink(folder.path("theirs"), folder.path("link"));
+  FilesFault fault = FilesFault::kNone;
+  const auto refused = [&](const std::string& path) {
+    const Status status = DeviceFiles::Open(Options({path}, kMiB), &fault).status();
+    EXPECT_EQ(std::filesystem::file_size(folder.path("theirs")), 6u);
+    return status.ToString();
+  };
+  EXPECT_THAT(refused(folder.path("link")), HasSubstr("symbolic link: name what it points to"));
+  EXPECT_EQ(fault, FilesFault::kSettings);
+  std::filesystem::create_hard_link(folder.path("theirs"), folder.path("other"));
+  EXPECT_THAT(refused(folder.path("other")), HasSubstr("has 2 names"));
+  EXPECT_EQ(fault, FilesFault::kNotOurs);
+  std::filesystem::remove(folder.path("other"));
+  ASSERT_EQ(chmod(folder.path("").c_str(), 0770), 0);
+  EXPECT_THAT(refused(folder.path("theirs")), HasSubstr("chmod go-w"));
+  EXPECT_EQ(fault, FilesFault::kNotOurs);
+  EXPECT_THAT(refused(folder.path("new")), HasSubstr("can be written by others"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path("new")));
+  ASSERT_EQ(chmod(folder.path("").c_str(), 01777), 0);
+  if (getuid() == 0) {
+    ASSERT_EQ(chown(folder.path("theirs").c_str(), 65534, 65534), 0);
+    EXPECT_THAT(refused(folder.path("theirs")), HasSubstr("belongs to uid 65534"));
+    EXPECT_EQ(fault, FilesFault::kNotOurs);
+  }
+  EXPECT_THAT(refused(folder.path("no/such")), HasSubstr("the folder of"));
+  EXPECT_EQ(fault, FilesFault::kMedium);
+}
+
+TEST(DeviceFiles, AFileThatOthersMayReadIsClosedToThem) {
+  const TestFolder folder;
+  std::ofstream(folder.path("a")).close();
+  ASSERT_EQ(chmod(folder.path("a").c_str(), 0664), 0);
+  ASSERT_TRUE(DeviceFiles::Open(Options({folder.path("a")}, kMiB)).ok());
+  struct stat file {};
+  ASSERT_EQ(stat(folder.path("a").c_str(), &file), 0);
+  EXPECT_EQ(file.st_mode & 07777, 0600u);
 }
 
 TEST(DeviceFiles, FloorOfFreeBytesIsKept) {

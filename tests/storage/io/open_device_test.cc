@@ -88,7 +88,7 @@ int RoundTripLocking(uint64_t bytes, const std::string& path,
 
 TEST(OpenDevice, TakesPlainBuffersWithLittleLockedMemory) {
   const TestFolder folder;
-  ASSERT_EQ(chmod(folder.path("").c_str(), 0777), 0);
+  ASSERT_EQ(chmod(folder.path("").c_str(), 01777), 0);
   const std::string path = folder.path("f");
   // The limit is the user's: beside other processes of the same one nothing may be left for a ring.
   std::vector<DeviceMode> expected = {DeviceMode::kUringPlain};
@@ -98,7 +98,7 @@ TEST(OpenDevice, TakesPlainBuffersWithLittleLockedMemory) {
 
 TEST(OpenDevice, ServesWithoutAnyLockedMemory) {
   const TestFolder folder;
-  ASSERT_EQ(chmod(folder.path("").c_str(), 0777), 0);
+  ASSERT_EQ(chmod(folder.path("").c_str(), 01777), 0);
   const std::string path = folder.path("f");
   // Newer kernels count the ring itself and refuse it, older ones only the buffers.
   const std::vector<DeviceMode> expected = {DeviceMode::kThreads, DeviceMode::kUringPlain};
@@ -119,9 +119,12 @@ TEST(OpenDevice, TakesThreadsWhereUringIsForbiddenOrUnknown) {
 
 TEST(OpenDevice, ReadOnlyFileServesReadsAndRefusesWrites) {
   const TestFolder folder;
-  ASSERT_EQ(chmod(folder.path("").c_str(), 0777), 0);
+  ASSERT_EQ(chmod(folder.path("").c_str(), 01777), 0);
   ASSERT_EQ(RoundTrip(folder.path("f"), {DeviceMode::kUringFixed}, ""), 0);
-  ASSERT_EQ(chmod(folder.path("f").c_str(), 0444), 0);
+  ASSERT_EQ(chmod(folder.path("f").c_str(), 0400), 0);
+  if (getuid() == 0) {
+    ASSERT_EQ(chown(folder.path("f").c_str(), 65534, 65534), 0);
+  }
   EXPECT_EQ(InChild([&] {
               if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) return 91;
               const SystemClock clock;

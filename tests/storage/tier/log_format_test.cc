@@ -22,6 +22,8 @@ LogIdentity Sample() {
   identity.segment_count = 0x0102;
   identity.segment_bytes = 256 * kMiB;
   identity.log_id = 0x31;
+  identity.file_count = 2;
+  identity.stripe_bytes = 512 * kMiB;
   return identity;
 }
 
@@ -51,15 +53,20 @@ TEST(LogFormat, SuperblockBytesAreGolden) {
   BuildSuperblock(Sample(), &block);
   EXPECT_EQ(Hex(&block, 32),
             "544552524c4f4731"
-            "01000000"
+            "02000000"
             "01000000"
             "03000000"
             "02010000"
             "0000001000000000");
   EXPECT_EQ(Hex(block.set_id, 24), std::string(kSetHex) + "08000000" + "00000000");
-  EXPECT_EQ(Hex(&block.checksum, 8), "5af9f3a75cb02252");
+  EXPECT_EQ(Hex(&block.checksum, 8), "264e818981a44f01");
   EXPECT_EQ(Hex(block.tenant, 64), kTenantHex + std::string(112, '0'));
-  EXPECT_EQ(Hex(&block.log_id, 16), "3100000000000000" + std::string(16, '0'));
+  EXPECT_EQ(Hex(&block.log_id, 32),
+            "3100000000000000"
+            "02000000"
+            "00000000"
+            "0000002000000000" +
+                std::string(16, '0'));
 }
 
 TEST(LogFormat, NamespaceTableBytesAreGolden) {
@@ -205,12 +212,12 @@ TEST(LogFormat, EmptyBlocksAreNotFoundRatherThanCorrupt) {
 TEST(LogFormat, NewerVersionIsRefusedByName) {
   LogSuperblock block;
   BuildSuperblock(Sample(), &block);
-  block.version = 2;
+  block.version = 3;
   block.reserved[7] = 1;  // what a newer version keeps there is its own
   Rechecksum(&block);
   const Status status = ReadSuperblock(block).status();
   EXPECT_EQ(status.code(), StatusCode::kInvalid);
-  EXPECT_THAT(status.message(), HasSubstr("version 2, this build reads 1"));
+  EXPECT_THAT(status.message(), HasSubstr("version 3, this build reads 2"));
 }
 
 TEST(LogFormat, AnotherIdentityIsRefusedByName) {
@@ -232,6 +239,10 @@ TEST(LogFormat, AnotherIdentityIsRefusedByName) {
               HasSubstr("number of segments is 1, not 258"));
   EXPECT_THAT(refused([](LogIdentity& i) { i.device_index = 2; }).message(),
               HasSubstr("place in the set is 2, not 1"));
+  EXPECT_THAT(refused([](LogIdentity& i) { i.file_count = 3; }).message(),
+              HasSubstr("number of files is 3, not 2"));
+  EXPECT_THAT(refused([](LogIdentity& i) { i.stripe_bytes = 1; }).message(),
+              HasSubstr("stripe size is 1, not 536870912"));
 }
 
 TEST(LogFormat, HeadsOfOthersAreDeniedAndMisplacedOnesCorrupt) {

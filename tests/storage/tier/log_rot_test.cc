@@ -174,6 +174,65 @@ TEST_F(LogCopies, EitherSuperblockHealsTheOther) {
   }
 }
 
+TEST_F(LogCopies, ALogGrowsWithItsDevice) {
+  SimMedium larger(TestDiskBytes(6), 1);
+  std::vector<uint8_t> bytes(medium_.bytes());
+  medium_.Read(0, bytes.data(), bytes.size());
+  larger.Write(0, bytes.data(), bytes.size());
+  for (int life = 0; life < 2; ++life) {
+    LogMachine machine(larger, clock_);
+    ASSERT_TRUE(machine.Start().ok());
+    const SegmentLogStats stats = machine.log().stats();
+    EXPECT_EQ(stats.segments.total, 6u);
+    EXPECT_EQ(stats.identity.segment_count, 6u);
+    EXPECT_EQ(stats.recovery.records, kRecords);
+    EXPECT_EQ(stats.healed_copies, 0u);
+    EXPECT_THAT(stats.damage, testing::IsEmpty());
+  }
+  // Who says how many there are gets no others.
+  SegmentLogOptions options = TestOptions();
+  options.segment_count = 4;
+  LogMachine machine(larger, clock_, options);
+  EXPECT_EQ(machine.Open().code(), StatusCode::kInvalid);
+}
+
+// At every step of it the machine dies; what is done with Ok is there in the next life.
+TEST_F(LogCopies, AGrowthThatIsBrokenOffIsMadeUpFor) {
+  std::vector<uint8_t> bytes(medium_.bytes());
+  medium_.Read(0, bytes.data(), bytes.size());
+  bool ended = false;
+  for (uint64_t step = 0; !ended; ++step) {
+    SimMedium larger(TestDiskBytes(6), 1 + step);
+    larger.Write(0, bytes.data(), bytes.size());
+    larger.SyncUntil(larger.write_count());
+    {
+      LogMachine machine(larger, clock_);
+      machine.StopAt(step);
+      ended = machine.Open().ok();
+      machine.LosePower();
+    }
+    LogMachine machine(larger, clock_);
+    ASSERT_TRUE(machine.Start().ok()) << step;
+    EXPECT_EQ(machine.log().stats().segments.total, 6u);
+    EXPECT_EQ(machine.log().stats().recovery.records, kRecords);
+    EXPECT_EQ(machine.log().namespaces(), Namespaces());
+  }
+}
+
+TEST_F(LogCopies, ALogThatCannotGrowStaysAsItWas) {
+  SimMedium larger(TestDiskBytes(6), 1);
+  std::vector<uint8_t> bytes(medium_.bytes());
+  medium_.Read(0, bytes.data(), bytes.size());
+  larger.Write(0, bytes.data(), bytes.size());
+  SimFaults faults;
+  faults.write_error = 1000;
+  LogMachine machine(larger, clock_, TestOptions(), faults);
+  ASSERT_TRUE(machine.Start().ok());
+  EXPECT_EQ(machine.log().stats().segments.total, 4u);
+  EXPECT_EQ(machine.log().stats().recovery.records, kRecords);
+  EXPECT_THAT(machine.log().stats().damage, testing::ElementsAre(HasSubstr("did not grow")));
+}
+
 TEST_F(LogCopies, BothSuperblocksDamagedAreRefusedAndLeftAlone) {
   Damage(60);
   Damage(kLogCopyStride + 60);
@@ -294,14 +353,14 @@ TEST_F(LogCopies, AnotherIdentityIsRefusedAndLeavesTheLogAlone) {
 TEST_F(LogCopies, NewerVersionIsRefusedAndLeftAlone) {
   LogSuperblock block;
   medium_.Read(0, reinterpret_cast<uint8_t*>(&block), sizeof(block));
-  block.version = 2;
+  block.version = 3;
   block.checksum = 0;
   block.checksum = HashBytes(&block, sizeof(block));
   medium_.Write(0, reinterpret_cast<const uint8_t*>(&block), sizeof(block));
   const uint64_t writes = medium_.write_count();
   const Status refused = Start();
   EXPECT_EQ(refused.code(), StatusCode::kInvalid);
-  EXPECT_THAT(refused.message(), HasSubstr("version 2"));
+  EXPECT_THAT(refused.message(), HasSubstr("version 3"));
   EXPECT_EQ(medium_.write_count(), writes);
 }
 

@@ -142,8 +142,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         print("demo: computing the prompt (about half a minute of CPU)", file=sys.stderr)
         cold = _spawn("cold", arguments.socket, folder)
-        if arguments.between:
-            subprocess.run(arguments.between, check=True, shell=True)
+        between = arguments.between
+        if between and subprocess.run(between, check=False, shell=True).returncode != 0:
+            raise SystemExit("demo: what was to happen between the two processes failed")
         print("demo: restoring it in another process", file=sys.stderr)
         warm = _spawn("warm", arguments.socket, folder)
         logits = [np.fromfile(os.path.join(folder, name), np.uint32) for name in ("cold", "warm")]
