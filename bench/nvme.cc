@@ -70,6 +70,7 @@ struct Found {
   uint64_t missed = 0, gets = 0, wrong_bytes = 0, refused = 0, not_loaded = 0;
   uint64_t page_bytes = 0;
   double write_amplification = 0;
+  double dram_moved = 0;         // during gets
   double read_budget_bytes = 0;  // as the start tuned it
 
   double Median(const std::string& name) const { return terrace::Median(mbps.at(name)); }
@@ -155,9 +156,11 @@ class Rounds {
   }
 
   void Get(const std::string& name, ChunkSet& set, GetDepth depth, uint64_t count, bool read) {
-    const double loads = ReadNvmeNumbers(*tier_.client).loads;
+    const NvmeNumbers before = ReadNvmeNumbers(*tier_.client);
     const Gotten gotten = GetFromNvme(*tier_.ns, payloads_, set, depth, count, read);
-    const double loaded = ReadNvmeNumbers(*tier_.client).loads - loads;
+    const NvmeNumbers after = ReadNvmeNumbers(*tier_.client);
+    const double loaded = after.loads - before.loads;
+    found_.dram_moved += after.dram_moved - before.dram_moved;
     // Only what came from the device counts.
     const double share =
         gotten.chunks == 0 ? 0 : std::min(1.0, loaded / static_cast<double>(gotten.chunks));
@@ -333,6 +336,7 @@ void PrintJson(const Found& found) {
   out["not_loaded"] = found.not_loaded;
   out["wrong_bytes"] = found.wrong_bytes;
   out["refused"] = found.refused;
+  out["dram_moved_per_get"] = found.dram_moved / static_cast<double>(found.gets);
   std::printf("%s\n", boost::json::serialize(out).c_str());
 }
 
@@ -354,6 +358,8 @@ void Print(const Found& found) {
                   : ": not judged, for both sides need pages of 2 MiB (`terrace doctor`)");
   std::printf("%lu gets: %lu missed, %lu not from the device; puts refused %lu; wrong bytes %lu\n",
               found.gets, found.missed, found.not_loaded, found.refused, found.wrong_bytes);
+  std::printf("each get made room in DRAM by copying %.2f chunks\n",
+              found.dram_moved / static_cast<double>(found.gets));
 }
 
 Result<Found> Measure(const std::string& folder, const NvmeBenchOptions& options) {

@@ -17,8 +17,7 @@ namespace {
 
 constexpr uint32_t kPutBatch = 16;
 constexpr size_t kRemoveBatch = 256;
-// Twice the pool, as the queue is a sixth of it.
-constexpr uint32_t kQueuesToFill = 12;
+constexpr double kMeasuredShare = 0.8;
 constexpr uint32_t kLookUs = 500;
 constexpr int64_t kWrittenNs = 60 * kNsPerSecond;
 
@@ -107,6 +106,9 @@ NvmeNumbers ReadNvmeNumbers(Client& client) {
                                                     {"load_bytes", &numbers.load_bytes},
                                                     {"written_bytes", &numbers.written_bytes},
                                                     {"reclaims", &numbers.reclaims}};
+  const boost::json::value* const moved =
+      status.find_pointer("/tenants/0/counters/moved", error);
+  if (moved != nullptr && moved->is_number()) numbers.dram_moved = moved->to_number<double>();
   for (const auto& [name, into] : wanted) {
     const boost::json::value* const found =
         status.find_pointer(std::string("/tenants/0/tiers/1/") + name, error);
@@ -152,7 +154,8 @@ Putter::Putter(Client& client, Namespace& ns, const Payloads& payloads, uint64_t
       forgotten_(first),
       next_(first),
       payload_bytes_(payload_bytes),
-      queue_max_(queue_max) {}
+      queue_max_(queue_max),
+      burst_(3 * queue_max) {}
 
 void Putter::PutBatch(uint64_t first, uint32_t count, uint32_t bytes) {
   std::vector<PutItem> items;
@@ -171,26 +174,31 @@ NvmeNumbers Putter::AwaitQueue() {
 }
 
 double Putter::Write(uint64_t count) {
-  NvmeNumbers began;
-  int64_t began_ns = 0;
-  uint64_t put = 0;
-  // The queue fills first: puts are faster than any device that this is meant for, once the pool's
-  // segments are such as clients fill.
-  while (client_.available()) {
-    PutBatch(next_, kPutBatch, payload_bytes_);
-    next_ += kPutBatch;
-    put += kPutBatch;
-    const NvmeNumbers now = AwaitQueue();
-    const bool full = now.demote_queue + kPutBatch > queue_max_ || put > kQueuesToFill * uint64_t{queue_max_};
-    if (began_ns == 0 && full) {
-      began = now;
-      began_ns = MonotonicNs();
+  double written = 0, seconds = 0;
+  while (written < static_cast<double>(count) && client_.available()) {
+    for (uint32_t put = 0; put < burst_; put += kPutBatch, next_ += kPutBatch) {
+      PutBatch(next_, kPutBatch, payload_bytes_);
     }
-    if (began_ns != 0 && now.demoted - began.demoted >= static_cast<double>(count)) {
-      return (now.demoted - began.demoted) / Seconds(began_ns);
+    const NvmeNumbers began = ReadNvmeNumbers(client_);
+    const int64_t began_ns = MonotonicNs();
+    const double waiting = began.demote_queue + began.demoting;
+    if (waiting < kPutBatch) {  // written while it was put: slower puts than writes
+      written += burst_;
+      continue;
     }
+    NvmeNumbers now = began;
+    // The last ones wait for company.
+    while (now.demoted - began.demoted < kMeasuredShare * waiting && client_.available()) {
+      usleep(kLookUs);
+      now = ReadNvmeNumbers(client_);
+    }
+    seconds += Seconds(began_ns);
+    written += now.demoted - began.demoted;
+    measured_ += now.demoted - began.demoted;
+    if (!AwaitWritten()) return 0;
   }
-  return 0;
+  const double rate = seconds == 0 ? 0 : std::exchange(measured_, 0) / seconds;
+  return rate;
 }
 
 void Putter::WriteUntil(const std::atomic<bool>& stop) {

@@ -20,6 +20,7 @@ namespace terrace {
 struct NvmeNumbers {
   double demoted = 0, demoted_bytes = 0, demote_queue = 0, demoting = 0, loads = 0, load_bytes = 0;
   double written_bytes = 0, reclaims = 0;
+  double dram_moved = 0;  // survivors that reclaim of DRAM copied
 };
 NvmeNumbers ReadNvmeNumbers(Client& client);
 
@@ -59,13 +60,13 @@ Gotten GetFromNvme(Namespace& ns, const Payloads& payloads, ChunkSet& set, GetDe
 
 class Putter {
  public:
-  // Chunks of `payload_bytes`, numbered from `first` on; puts wait while more than `queue_max` wait
-  // to be written.
+  // Chunks of `payload_bytes`, numbered from `first` on; puts of Fill and WriteUntil wait while
+  // more than `queue_max`, a sixth of the pool, wait to be written.
   Putter(Client& client, Namespace& ns, const Payloads& payloads, uint64_t first,
          uint32_t payload_bytes, uint32_t queue_max);
 
-  // Puts until `count` more are durable, once so many wait as may; answers how many a second were
-  // meanwhile.  Leaves some waiting.
+  // Puts bursts of half a pool, and measures how what then waits is written, until `count` were;
+  // answers how many a second.  Nothing waits afterwards.
   double Write(uint64_t count);
   // The same until `stop`.
   void WriteUntil(const std::atomic<bool>& stop);
@@ -87,7 +88,8 @@ class Putter {
   Namespace& ns_;
   const Payloads& payloads_;
   uint64_t forgotten_, next_;  // the first number that was not removed, or not put
-  const uint32_t payload_bytes_, queue_max_;
+  const uint32_t payload_bytes_, queue_max_, burst_;
+  double measured_ = 0;
   uint64_t refused_ = 0;
 };
 
