@@ -62,12 +62,28 @@ int RunBench(int argc, char** argv) {
   codecs->add_flag("--json", codec.json);
   codecs->callback([&] { run = [&](const std::string&) { return RunCodec(codec); }; });
 
+  NvmeBenchOptions nvme;
+  uint64_t nvme_mib = nvme.bytes / kMiB;
+  std::string nvme_folder = "/tmp";
+  CLI::App* nvmes = app.add_subcommand("nvme", "the NVMe tier against fio on one file system");
+  nvmes->add_option("--folder", nvme_folder, "on the file system that is measured (/tmp)")
+      ->check(CLI::ExistingDirectory);
+  nvmes->add_option("--mib", nvme_mib, "size of the tier in MiB (4096)")
+      ->check(CLI::Range(256ul, 1ul << 20));
+  nvmes->add_option("--rounds", nvme.rounds, "rounds of which the median is taken (9)")
+      ->check(CLI::Range(1u, 1000u));
+  nvmes->add_flag("--json", nvme.json);
+  nvmes->callback([&] {
+    nvme.bytes = nvme_mib * kMiB;
+    run = [&](const std::string& folder) { return RunNvmeBench(folder, nvme); };
+  });
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return RunSupervised(run);
+  return RunSupervised(run, nvmes->parsed() ? nvme_folder : "/tmp");
 }
 
 }  // namespace terrace

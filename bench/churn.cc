@@ -2,14 +2,13 @@
 // a pool that holds a tenth of them; then smaller ones for good.  Every hit is compared byte for
 // byte.  A miss is put, as an engine would.
 
-#include <algorithm>
 #include <boost/json.hpp>
-#include <cmath>
 #include <memory>
 
 #include "bench/bench_daemon.h"
 #include "bench/measure.h"
 #include "bench/payloads.h"
+#include "bench/population.h"
 #include "storage/base/limits.h"
 
 namespace terrace {
@@ -17,45 +16,9 @@ namespace {
 
 constexpr uint64_t kPool = 2 * kGiB;
 constexpr uint64_t kSegment = 32 * kMiB;
-constexpr double kZipf = 0.9;
 constexpr double kPoolsWanted = 10;   // what all chunks of a population come to
 constexpr double kPoolsToSettle = 2;  // of puts, after the change
 constexpr double kPoolsCompared = 1;  // of puts, in the window that is compared
-
-// Numbers of a Zipf law, and each number's payload length, log-uniform in [least, most].
-class Population {
- public:
-  Population(uint64_t first_number, uint32_t least, uint32_t most)
-      : first_number_(first_number), least_(least), most_(most) {
-    const double octaves = std::log(static_cast<double>(most) / least);
-    const double mean = (most - least) / octaves;
-    const auto count = static_cast<size_t>(kPoolsWanted * static_cast<double>(kPool) / mean);
-    double sum = 0;
-    for (size_t rank = 1; rank <= count; ++rank) {
-      sum += std::pow(static_cast<double>(rank), -kZipf);
-      cumulative_.push_back(sum);
-    }
-  }
-
-  uint64_t Draw(Random& random) const {
-    const double at = Fraction(random.Next()) * cumulative_.back();
-    const auto found = std::lower_bound(cumulative_.begin(), cumulative_.end(), at);
-    return first_number_ + static_cast<uint64_t>(found - cumulative_.begin());
-  }
-
-  uint32_t BytesOf(uint64_t number) const {
-    const double share = Fraction(Random(number).Next());
-    const double bytes = least_ * std::pow(static_cast<double>(most_) / least_, share);
-    return std::clamp(static_cast<uint32_t>(bytes), least_, most_);
-  }
-
- private:
-  static double Fraction(uint64_t word) { return static_cast<double>(word >> 11) * 0x1p-53; }
-
-  uint64_t first_number_;
-  uint32_t least_, most_;
-  std::vector<double> cumulative_;
-};
 
 struct Tally {
   uint64_t requests = 0, hits = 0, put_bytes = 0, wrong_bytes = 0, refused_not_busy = 0;
@@ -152,10 +115,11 @@ constexpr uint64_t kFirstSeed = 3, kSecondSeed = 5;
 
 Result<Churn> Measure(const std::string& folder, const ChurnOptions& options) {
   const Payloads payloads(kChunkBytesMax);
-  const Population mixed(0, 64 * kKiB, kChunkBytesMax);
-  // Other keys, and not a multiple of the payloads' period apart.
-  const Population small(1'000'000'007, 64 * kKiB, 512 * kKiB);
   const auto pool_bytes = static_cast<double>(kPool);
+  const double wanted_bytes = kPoolsWanted * pool_bytes;
+  const Population mixed(0, 64 * kKiB, kChunkBytesMax, wanted_bytes);
+  // Other keys, and not a multiple of the payloads' period apart.
+  const Population small(1'000'000'007, 64 * kKiB, 512 * kKiB, wanted_bytes);
   Churn churn;
   {
     Progress("mixed sizes, default policy");

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "client/core/client.h"
+#include "storage/base/limits.h"
 
 namespace terrace {
 
@@ -89,6 +90,13 @@ struct TraceOptions {
   bool json = false;
 };
 int RunTrace(const std::string& folder, const TraceOptions& options);
+
+struct NvmeBenchOptions {
+  uint64_t bytes = 4 * kGiB;  // of the tier; fio's file is as large
+  uint32_t rounds = 9;
+  bool json = false;
+};
+int RunNvmeBench(const std::string& folder, const NvmeBenchOptions& options);
 
 struct CodecBenchOptions {
   std::string kv;  // a file of scripts/dump-demo-kv

@@ -20,10 +20,11 @@ int ExitCode(int status) {
 
 }  // namespace
 
-int RunSupervised(const std::function<int(const std::string& folder)>& work) {
-  char folder[] = "/tmp/terrace-bench-XXXXXX";
-  if (mkdtemp(folder) == nullptr) {
-    std::fprintf(stderr, "terrace bench: mkdtemp %s: %s\n", folder, std::strerror(errno));
+int RunSupervised(const std::function<int(const std::string& folder)>& work,
+                  const std::string& parent) {
+  std::string folder = parent + "/terrace-bench-XXXXXX";
+  if (mkdtemp(folder.data()) == nullptr) {
+    std::fprintf(stderr, "terrace bench: mkdtemp %s: %s\n", folder.c_str(), std::strerror(errno));
     return 1;
   }
   sigset_t watched, before;

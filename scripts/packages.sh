@@ -5,7 +5,7 @@
 #   base   build, test and demo
 #   ci     what .ci/run adds: formatting and shell checks
 #   check  what scripts/check adds to both: the second compiler, its sanitizers, clang-tidy
-#   bench  what scripts/bench-peers adds
+#   bench  what scripts/bench-peers and `terrace bench nvme` add
 
 packages_debian_12() {  # tested
   case "$1" in
@@ -19,7 +19,7 @@ packages_debian_12() {  # tested
       ;;
     ci) echo clang-format-14 shellcheck ;;
     check) echo clang-14 clang-tidy-14 libclang-rt-14-dev lld-14 llvm-14; packages_debian_12 ci ;;
-    bench) echo redis-server ;;
+    bench) echo redis-server fio ;;
   esac
 }
 

@@ -13,10 +13,14 @@
 #include "storage/base/log.h"
 #include "storage/mem/descriptor_limit.h"
 #include "storage/mem/guarded_copy.h"
+#include "storage/mem/locked_memory_limit.h"
 #include "storage/mem/machine_memory.h"
 
 namespace terrace {
 namespace {
+
+// Beside DRAM: write buffers and rings of the tenants' devices.
+constexpr uint64_t kLockedBytesBeside = 1 * kGiB;
 
 uint64_t RandomWord() {
   uint64_t word = 0;
@@ -137,6 +141,10 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
     options.nvme.sequence_floor = RealtimeNs();
     return Status::Ok();
   };
+  if (!config.nvme.empty()) {
+    // What the devices know of DRAM, and their own.  Where it is refused they say so themselves.
+    static_cast<void>(RaiseLockedMemoryLimit(config.dram_bytes + kLockedBytesBeside));
+  }
   for (const TenantConfig& tenant : config.tenants) {
     add(tenant.name, tenant.dram_bytes, tenant.uids);
     rest -= tenant.dram_bytes;

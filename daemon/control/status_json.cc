@@ -77,6 +77,10 @@ json::object NvmeJson(const NvmeStats& nvme, bool writable) {
                                              {"sealed", segments.sealed},
                                              {"reclaiming", segments.reclaiming},
                                              {"quarantined", segments.quarantined}}},
+                   {"read_budget_bytes", nvme.budgets.read_bytes},
+                   {"write_depth", nvme.budgets.write_depth},
+                   {"fixed_buffers", nvme.io.buffers - nvme.io.plain_buffers},
+                   {"plain_buffers", nvme.io.plain_buffers},
                    {"write_breaker_open", nvme.log.writes.breaker_open},
                    {"read_breaker_open", nvme.log.reads.breaker_open},
                    {"namespaces_error", nvme.namespaces_error}};

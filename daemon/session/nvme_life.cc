@@ -8,11 +8,20 @@
 
 #include "storage/base/clock.h"
 #include "storage/base/log.h"
+#include "storage/io/tune_budgets.h"
+#include "storage/mem/memory_file.h"
+#include "storage/mem/populator.h"
 
 namespace terrace {
 namespace {
 
 constexpr int64_t kWaitMsMax = 100;
+constexpr int64_t kQuietNsMax = 500 * kNsPerMs;
+// Less than the device's own memory or the host's would answer from there.
+constexpr uint64_t kTuneBytesMin = 64 * kMiB;
+constexpr uint64_t kTuneMemoryBytes = 18 * kMiB;
+// Shorter tells noise.
+constexpr int64_t kTuneNsMin = 50 * kNsPerMs;
 
 // Until a device has something to say, or a store wants to be called.
 void Await(std::span<const NvmeLife> tiers, int64_t until_ns) {
@@ -63,6 +72,40 @@ void DrainNvme(std::span<const NvmeLife> tiers, int64_t until_ns) {
   for (const NvmeLife& tier : left) {
     LogWarning("tenant '" + tier.store->options().tenant +
                "': not all that waited to be written is on NVMe");
+  }
+}
+
+void TuneNvme(const NvmeLife& tier, int64_t time_ns_max) {
+  BlockDevice& device = *tier.device;
+  ChunkStore& store = *tier.store;
+  const SegmentLog::Written written = store.NvmeWritten();
+  if (written.bytes < kTuneBytesMin || time_ns_max < kTuneNsMin) return;
+  const int64_t until_ns = MonotonicNs() + kQuietNsMax;
+  while (device.stats().queued + device.stats().operations != 0) {
+    if (MonotonicNs() >= until_ns) return;
+    Await(std::span(&tier, 1), until_ns);
+    store.PollNvme(MonotonicNs());
+  }
+  // On the pages that reads will meet: they decide the speed.
+  Result<MemoryFile> memory =
+      MemoryFile::Create("terrace-tune", kTuneMemoryBytes, store.options().memory);
+  if (!memory.ok()) return;
+  if (!PopulateNow(memory->mapping().writable_data(), kTuneMemoryBytes).ok()) return;
+  const TuneOptions options{.offset = written.offset,
+                            .bytes = written.bytes,
+                            .memory = memory->mapping().writable_data(),
+                            .memory_bytes = kTuneMemoryBytes,
+                            .time_ns_max = time_ns_max};
+  const SystemClock clock;
+  const Result<IoBudgets> tuned = TuneBudgets(device, options, clock);
+  const std::string of = "nvme of tenant '" + store.options().tenant + "': ";
+  if (tuned.ok()) {
+    return LogInfo(of + "fastest with " + std::to_string(tuned->read_bytes / kKiB) +
+                   " KiB of reads in flight");
+  }
+  LogWarning(of + "measuring it: " + tuned.status().ToString());
+  if (tuned.status().code() == StatusCode::kDeadline) {  // the device has it
+    static_cast<void>(std::make_unique<MemoryFile>(*std::move(memory)).release());
   }
 }
 

@@ -25,6 +25,11 @@ struct NvmeLife {
 Status StartNvme(std::span<const NvmeLife> tiers, int64_t until_ns,
                  const std::function<bool()>& go_on);
 
+// Measures how many reads in flight the device is fastest with, and lets it have those; for
+// `time_ns_max`, and half a second for what the start may still write.  Reads what is there: where
+// that is little, the device keeps the budgets that it has.
+void TuneNvme(const NvmeLife& tier, int64_t time_ns_max);
+
 // Writes out what waits, and seals; says in the log who was not done at `until_ns`.
 void DrainNvme(std::span<const NvmeLife> tiers, int64_t until_ns);
 

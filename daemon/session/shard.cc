@@ -33,6 +33,8 @@ constexpr int64_t kSpinNsMin = 2 * kNsPerUs;
 constexpr int64_t kSpinNsMax = 50 * kNsPerUs;
 // Sessions with those whose process is dead, as a multiple of the living that there may be.
 constexpr uint32_t kDeadSessionsShare = 2;
+// Of the start, for measuring all tenants' devices.
+constexpr int64_t kTuneNs = 400 * kNsPerMs;
 // Between lines of the log that say who pins a full pool, and between looks whether pins fill it.
 constexpr int64_t kPinWarningNs = 60 * kNsPerSecond;
 constexpr int64_t kPinLookNs = kNsPerSecond;
@@ -140,6 +142,8 @@ Status Shard::Impl::Prepare() {
   if (!started.ok()) return started;
   for (auto& [name, tenant] : tenants_) {
     if (tenant.device == nullptr) continue;
+    const NvmeLife life{.device = tenant.device.get(), .store = tenant.store.get()};
+    TuneNvme(life, kTuneNs / static_cast<int64_t>(lives.size()));
     UniqueFd event(fcntl(tenant.device->event_fd(), F_DUPFD_CLOEXEC, 0));
     if (!event.valid()) return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
     tenant.device_event = std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());

@@ -51,7 +51,10 @@ uint64_t DefaultIndexSlots(const ChunkStoreOptions& options) {
 ChunkStore::ChunkStore(ChunkStoreOptions options) : options_(std::move(options)) {}
 
 // The device still reads and writes segments until the tier is gone.
-ChunkStore::~ChunkStore() { nvme_.reset(); }
+ChunkStore::~ChunkStore() {
+  nvme_.reset();
+  segment_buffers_.reset();
+}
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::Create(const ChunkStoreOptions& options) {
   std::unique_ptr<ChunkStore> store(new ChunkStore(options));

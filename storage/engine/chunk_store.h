@@ -40,6 +40,7 @@
 #include "storage/engine/lease_table.h"
 #include "storage/engine/namespace_table.h"
 #include "storage/engine/nvme_tier.h"
+#include "storage/engine/segment_buffers.h"
 #include "storage/index/index.h"
 #include "storage/index/pin_tables.h"
 #include "storage/mem/memory_file.h"
@@ -311,6 +312,8 @@ class ChunkStore {
   // The start took too long: the tier is off for good.
   void GiveUpNvme(const Status& why);
   const Status& nvme_why_off() const;
+  // See SegmentLog::LongestWritten.
+  SegmentLog::Written NvmeWritten() const;
   // Before the end: writes out what waits and seals what is open; true when that is done.  Call it
   // in place of PollNvme.
   bool DrainNvme(int64_t now_ns);
@@ -527,7 +530,8 @@ class ChunkStore {
   std::map<uint32_t, uint32_t> tags_;  // of namespaces by id, ended ones too; bounded
   uint64_t descriptor_epoch_ = 0;
   ChunkStoreStats counts_;
-  std::unique_ptr<NvmeTier> nvme_;  // null: no such tier
+  std::unique_ptr<SegmentBuffers> segment_buffers_;  // with a tier
+  std::unique_ptr<NvmeTier> nvme_;                   // null: no such tier
 };
 
 }  // namespace terrace

@@ -84,6 +84,7 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
   const LogRead read{.place = at.nvme,
                      .bytes = record_bytes,
                      .into = to.memory.mapping().writable_data() + room->offset,
+                     .buffer = segment_buffers_->Of(room->segment),
                      .io_class = wish.io_class,
                      .deadline_ns = wish.deadline_ns};
   const Status begun = nvme_->log().Read(

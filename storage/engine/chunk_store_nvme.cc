@@ -42,6 +42,7 @@ Status ChunkStore::PrepareNvme() {
       NvmeTier::Create(options_.nvme, options_.tenant, options_.policy);
   if (!made.ok()) return made.status();
   nvme_ = *std::move(made);
+  segment_buffers_ = std::make_unique<SegmentBuffers>(nvme_->device(), *pool_);
   nvme_->Begin({.named = [this](const std::vector<std::string>& blobs) { return Named(blobs); },
                 .recovered = [this](const RecoveredRecord& record) { RecoverRecord(record); },
                 .ended = [this] { ++settled_; }});
@@ -114,6 +115,10 @@ void ChunkStore::GiveUpNvme(const Status& why) {
 
 const Status& ChunkStore::nvme_why_off() const {
   return nvme_ == nullptr ? options_.nvme.unavailable : nvme_->why_off();
+}
+
+SegmentLog::Written ChunkStore::NvmeWritten() const {
+  return nvme_ != nullptr && nvme_->ready() ? nvme_->log().LongestWritten() : SegmentLog::Written{};
 }
 
 // ---------------------------------------------------------------------------- namespaces
@@ -319,11 +324,6 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
     ++nvme_->counts.demote_declined;
     return true;
   }
-  if (!VerifyRecordInDram(at.segment, from.records[at.record])) {
-    nvme_->Refund(record_bytes);
-    DropDamaged(at.segment, chunk);
-    return true;
-  }
   const Status appended = AppendRecord(chunk, now_ns);
   if (appended.ok()) return true;
   nvme_->Refund(record_bytes);
@@ -353,7 +353,8 @@ Status ChunkStore::AppendRecord(uint32_t chunk, int64_t now_ns) {
   const LogAppend append{.header = &header,
                          .stored = {payload, entry.length},
                          .reuse_class = nvme_->ClassOf(policy_->ReuseClass(at.policy)),
-                         .urgent = at.urgent || draining_nvme_};
+                         .urgent = at.urgent || draining_nvme_,
+                         .verify = true};
   const ChunkTicket ticket = chunks_.TicketOf(chunk);
   const uint32_t bytes = entry.length;
   Status begun = nvme_->log().Append(
@@ -388,6 +389,12 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
   if (lives) chunks_.at(ticket.chunk).demoting = false;
   if (!status.ok()) {
     ++nvme_->counts.demote_failed;
+    // A client wrote to it after its commit, or punched a hole.
+    if (status.code() == StatusCode::kCorrupt) {
+      nvme_->Refund(shm::RecordBytes(bytes));
+      if (lives) DropDamaged(segment, ticket.chunk);
+      return;
+    }
     if (lives) RetryDemotion(ticket);
     return;
   }

@@ -164,6 +164,8 @@ NvmeStats NvmeTier::stats() const {
   stats.bytes = stats.log.segments.total * options_.segment_bytes;
   stats.allocated_bytes = options_.device->AllocatedBytes();
   stats.demote_queue = queued();
+  stats.io = options_.device->stats();
+  stats.budgets = options_.device->budgets();
   return stats;
 }
 

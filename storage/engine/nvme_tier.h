@@ -53,6 +53,8 @@ LogSetId NvmeSetId(const std::string& tenant);
 
 // Chunks that wait to be written; who comes later is left to its luck in DRAM.
 inline constexpr size_t kDemoteQueueMax = 16384;
+// Records that reclaim carries at once: the device is kept busy, and one sync serves several.
+inline constexpr uint32_t kNvmeCarriesMax = 8;
 // Fewer cannot be filled and emptied at once.
 inline constexpr uint32_t kNvmeSegmentsMin = 4;
 
@@ -71,6 +73,8 @@ struct NvmeStats {
   uint64_t scrubbed = 0, scrubbed_bytes = 0, scrub_damaged = 0, scrub_passes = 0;
   std::string namespaces_error;  // empty: the table on the device is the one in use
   SegmentLogStats log;
+  IoStats io;
+  IoBudgets budgets;
 };
 
 // Survivors on their way at once: enough that they share a sync.

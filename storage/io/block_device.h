@@ -37,7 +37,9 @@ inline constexpr uint32_t kIoOperationsMax = 256;
 inline constexpr uint32_t kIoOthersInFlightMax = 4;
 // Continuations of short transfers and repeats after EAGAIN or EINTR, a piece; kIoError beyond.
 inline constexpr uint32_t kIoRetriesMax = 16;
-inline constexpr uint32_t kIoBufferCountMax = 2 * kSegmentCountMax;
+// Two for each DRAM segment, for the one that takes a drained one's place does not wait for it, and
+// some for buffers of the device's users.
+inline constexpr uint32_t kIoBufferCountMax = 2 * kSegmentCountMax + 64;
 static_assert(kIoBufferCountMax <= (1u << 14), "the kernel's table of fixed buffers");
 
 // How bytes move, best first.
@@ -54,7 +56,8 @@ const char* DeviceModeName(DeviceMode mode);
 // How much may be on its way at once.  Beyond a few MiB a device gets slower, not faster; and
 // writes that nobody holds back take most of its time away from reads.
 struct IoBudgets {
-  uint64_t read_bytes = 4 * kMiB;  // one piece is always allowed
+  // One piece is always allowed.  By default four chunks of 1 MiB with their headers.
+  uint64_t read_bytes = 4 * (kMiB + kPageBytes);
   uint64_t write_piece_bytes = 1 * kMiB;
   uint32_t write_depth = 4;
   // While reads wait, are in flight, or ended less than read_quiet_ns ago (a reader that asks for

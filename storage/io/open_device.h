@@ -16,7 +16,7 @@ namespace terrace {
 struct OpenOptions {
   FileOptions files;
   DeviceMode best = DeviceMode::kUringFixed;  // the first tried; lesser ones follow
-  uint32_t buffer_count = kSegmentCountMax;   // slots for RegisterBuffer
+  uint32_t buffer_count = kIoBufferCountMax;  // slots for RegisterBuffer
   uint32_t thread_count = 8;                  // of kThreads
   IoBudgets budgets;
 };

@@ -220,11 +220,8 @@ IoStats QueuedDevice::stats() const {
   stats.operations = kIoOperationsMax - static_cast<uint32_t>(free_operations_.size());
   stats.reading_bytes = reading_bytes_;
   stats.writing_bytes = writing_bytes_;
-  for (const Buffer& buffer : buffers_) {
-    if (buffer.state != Buffer::State::kLive) continue;
-    ++stats.buffers;
-    if (!buffer.adopted) ++stats.plain_buffers;
-  }
+  stats.buffers = live_buffers_;
+  stats.plain_buffers = plain_buffers_;
   return stats;
 }
 

@@ -155,6 +155,7 @@ class QueuedDevice : public BlockDevice {
   bool polling_ = false;
   bool started_ = false;  // since the last Kick
   std::vector<Buffer> buffers_;
+  uint32_t live_buffers_ = 0, plain_buffers_ = 0;
   IoStats stats_;
 };
 

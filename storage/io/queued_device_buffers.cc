@@ -46,6 +46,8 @@ Result<BufferId> QueuedDevice::RegisterBuffer(uint8_t* memory, uint64_t bytes) {
     buffer.adopted = AdoptBuffer(slot, memory, bytes);
     buffer.memory = memory;
     buffer.bytes = bytes;
+    ++live_buffers_;
+    if (!buffer.adopted) ++plain_buffers_;
     ++buffer.generation;
     return BufferId{slot | uint32_t{buffer.generation} << kBufferGenerationShift};
   }
@@ -57,6 +59,8 @@ void QueuedDevice::UnregisterBuffer(BufferId id) {
   TERRACE_CHECK(FindBuffer(id) != nullptr);
   Buffer& buffer = buffers_[id & kBufferSlotMask];
   buffer.state = Buffer::State::kDraining;
+  --live_buffers_;
+  if (!buffer.adopted) --plain_buffers_;
   ++buffer.requests;  // this call's own, so that the end of the last request and it are one case
   LetGoOfBuffer(id);
 }

@@ -4,16 +4,22 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <vector>
 
 namespace terrace {
 namespace {
 
-constexpr uint64_t kRequestBytes = 1 * kMiB;
+constexpr uint64_t kRequestBytes = 1 * kMiB + kPageBytes;  // a chunk of 1 MiB, with its header
 constexpr uint32_t kDepthMax = 16;
-constexpr std::array<uint32_t, 5> kDepths = {1, 2, 4, 8, kDepthMax};
-constexpr uint32_t kRounds = 2;  // alternated: a neighbour's burst does not hit one depth alone
+// Here each end begins the next at once; whoever has to look at what came first leaves gaps, which
+// fewer in flight would not fill.
+constexpr uint32_t kDepthMin = 4;
+constexpr std::array<uint32_t, 3> kDepths = {kDepthMin, 8, kDepthMax};
+constexpr uint32_t kRounds = 3;  // alternated: a neighbour's burst does not hit one depth alone
 constexpr double kNearlyBest = 0.95;
+// What is in flight is given up so long after its time, twice.
+constexpr int64_t kHangNs = 250 * kNsPerMs;
 
 class Tuner;
 
@@ -33,6 +39,8 @@ class Tuner {
   }
 
   const Status& status() const { return status_; }
+  // The device still has the requests.
+  bool hung() const { return hung_; }
   uint32_t depth_max() const {
     return static_cast<uint32_t>(
         std::min<uint64_t>(kDepthMax, options_.memory_bytes / kRequestBytes));
@@ -50,6 +58,11 @@ class Tuner {
       pollfd event{.fd = device_.event_fd(), .events = POLLIN, .revents = 0};
       static_cast<void>(poll(&event, 1, 1));
       device_.Poll();
+      if (clock_.NowNs() < end_ns_ + kHangNs) continue;
+      if (device_.DrainUntil(clock_.NowNs() + kHangNs)) break;
+      hung_ = true;
+      status_ = Status(StatusCode::kDeadline, "the device does not end its reads");
+      return 0;
     }
     const int64_t took_ns = std::max<int64_t>(1, clock_.NowNs() - began_ns);
     return static_cast<double>(moved_bytes_) * static_cast<double>(kNsPerSecond) /
@@ -144,16 +157,19 @@ class Tuner {
   int64_t end_ns_ = 0;
   uint64_t random_ = 0x9E3779B97F4A7C15;
   Status status_;
+  bool hung_ = false;
 };
 
 }  // namespace
 
 Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, const Clock& clock) {
-  if (options.bytes < kRequestBytes || options.memory_bytes < kRequestBytes) {
-    return Status(StatusCode::kInvalid, "tuning a device takes a range and memory of 1 MiB each");
+  if (options.bytes < kRequestBytes || options.memory_bytes < kDepthMin * kRequestBytes) {
+    return Status(StatusCode::kInvalid,
+                  "tuning a device takes a range of 1,028 KiB, and four times that memory");
   }
   const IoBudgets before = device.budgets();
-  Tuner tuner(device, options, clock);
+  auto owned = std::make_unique<Tuner>(device, options, clock);
+  Tuner& tuner = *owned;
   IoBudgets budgets = before;
   // A third each for filling, reading and writing; all of it for reading alone.
   const int64_t share_ns = options.scratch ? options.time_ns_max / 3 : options.time_ns_max;
@@ -162,6 +178,11 @@ Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, c
   budgets.read_bytes = read_depth * kRequestBytes;
   if (options.scratch) budgets.write_depth = tuner.PickDepth(IoKind::kWrite, share_ns);
   device.SetBudgets(tuner.status().ok() ? budgets : before);
+  if (tuner.hung()) {
+    const Status why = tuner.status();
+    static_cast<void>(owned.release());
+    return why;
+  }
   if (!tuner.status().ok()) return tuner.status();
   return budgets;
 }

@@ -11,13 +11,14 @@
 namespace terrace {
 
 struct TuneOptions {
-  // A range of the device.  Reads of what was never written tell nothing: some file systems answer
-  // those without the medium.
+  // A range of the device, of 1,028 KiB at least.  Reads of what was never written tell nothing:
+  // some file systems answer those without the medium.
   uint64_t offset = 0;
   uint64_t bytes = 0;
   // The range holds nothing: it is written first, and writes are measured too.
   bool scratch = false;
-  // At least 1 MiB; as much as the largest budget that will be tried (16 MiB are enough).
+  // At least 4,112 KiB; as much as the largest budget that will be tried (four times that is
+  // enough).
   uint8_t* memory = nullptr;
   uint64_t memory_bytes = 0;
   BufferId buffer = kNoBuffer;
@@ -26,8 +27,9 @@ struct TuneOptions {
 };
 
 // Sets the device's budgets and returns them.  What the measurements do not tell stays as it was
-// (write budgets without `scratch`).  kInvalid for a range or memory below 1 MiB, or with the
+// (write budgets without `scratch`).  kInvalid for a range or memory below that, or with the
 // first request's error; the budgets then are what they were.
+// kDeadline: the device hangs and still has the memory, for good.
 // REQUIRES: nothing outstanding.
 Result<IoBudgets> TuneBudgets(BlockDevice& device, const TuneOptions& options, const Clock& clock);
 

@@ -35,9 +35,16 @@ void UringDevice::EndRing::operator()(io_uring* ring) const {
 Result<UringDevice::Ring> UringDevice::MakeRing() {
   auto memory = std::make_unique<io_uring>();
   io_uring_params params{};
-  params.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
+  // Cooperative: completions do not interrupt the thread, which makes system calls all the time.
+  params.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_COOP_TASKRUN;
   params.cq_entries = kCompletions;
-  const int made = io_uring_queue_init_params(kEntries, memory.get(), &params);
+  int made = io_uring_queue_init_params(kEntries, memory.get(), &params);
+  if (made == -EINVAL) {  // before Linux 5.19
+    params = {};
+    params.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
+    params.cq_entries = kCompletions;
+    made = io_uring_queue_init_params(kEntries, memory.get(), &params);
+  }
   if (made == -ENOMEM) {
     return Status(StatusCode::kNoSpace,
                   "io_uring_setup: no memory for a ring; raise the limit of locked memory "

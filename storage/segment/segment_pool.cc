@@ -158,6 +158,7 @@ void SegmentPool::Replace(uint32_t segment) {
   Segment& replaced = segments_[segment];
   Forget(replaced);
   populator_->Cancel(replaced.generation);
+  if (on_unmap_) on_unmap_(segment);
   replaced.memory = MemoryFile();
   replaced.state = SegmentState::kMissing;
   replaced.poisons.clear();

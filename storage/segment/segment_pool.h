@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -62,6 +63,10 @@ class SegmentPool {
   void Replace(uint32_t segment);
   bool Refill(uint32_t segment);
 
+  // Called with a segment whose memory Replace is about to unmap, until another one is set; null:
+  // nobody.
+  void OnUnmap(std::function<void(uint32_t segment)> on_unmap) { on_unmap_ = std::move(on_unmap); }
+
   bool IsPopulated(uint32_t segment) const;
   uint64_t populated_bytes() const;
   uint64_t memfds_made() const { return next_generation_ - 1; }
@@ -81,6 +86,7 @@ class SegmentPool {
   uint32_t cursor_ = 0;  // where Open looks first, so that use goes round
   uint64_t next_generation_ = 1;
   uint64_t epoch_ = 1;
+  std::function<void(uint32_t segment)> on_unmap_;
   // By segment: the generation that is populated.  Stored by the populator's thread.
   std::unique_ptr<std::atomic<uint64_t>[]> populated_;
   std::unique_ptr<Populator> populator_;

@@ -8,6 +8,7 @@
 
 #include "storage/base/check.h"
 #include "storage/mem/guarded_copy.h"
+#include "storage/record/copy_hash.h"
 
 namespace terrace {
 
@@ -49,6 +50,7 @@ Status LogWriter::CheckAppend(const LogAppend& append, uint64_t record_bytes,
                               int64_t now_ns) const {
   TERRACE_CHECK(append.stored.size() == append.header->stored_bytes);
   TERRACE_CHECK(append.reuse_class < kReuseClassCount);
+  TERRACE_CHECK(!append.verify || options_.buffer_bytes >= shm::kLeafBytes);
   if (!device_.writable()) return Status(StatusCode::kDenied, "the log's device is read-only");
   if (record_bytes > RecordBytesMax(segments_.segment_bytes())) {
     return Status(StatusCode::kInvalid, "a record of " + std::to_string(record_bytes) +
@@ -89,6 +91,7 @@ Status LogWriter::Append(const LogAppend& append, LogAppendDone done, int64_t no
   pending.end = open.assigned;
   pending.since_ns = now_ns;
   pending.urgent = append.urgent;
+  pending.verify = append.verify;
   pending.status = Status::Ok();
   open.pending.push_back(index);
   segments_.Filled(open.segment, open.assigned);
@@ -205,15 +208,42 @@ bool LogWriter::CopyRecord(Open& open, Pending& pending) {
       if (open.filling == nullptr) return false;
     }
     Buffer& buffer = *open.filling;
-    const uint64_t bytes = std::min<uint64_t>(options_.buffer_bytes - buffer.fill,
-                                              pending.record_bytes - pending.copied);
+    const uint64_t bytes = PieceBytes(pending, options_.buffer_bytes - buffer.fill);
+    if (bytes == 0) {
+      MakeReady(open);
+      continue;
+    }
     CopyPiece(pending, buffer.data + buffer.fill, bytes);
+    if (pending.verify && pending.copied >= sizeof(pending.header)) {
+      VerifyLeaf(pending, buffer.data + buffer.fill, pending.copied - sizeof(pending.header));
+    }
     buffer.fill += bytes;
     pending.copied += bytes;
     open.copied += bytes;
     if (buffer.fill == options_.buffer_bytes) MakeReady(open);
   }
   return true;
+}
+
+// How much is copied next.  What is verified goes leaf by leaf, so that each is hashed where it lies,
+// while it is in the processor's cache; 0: the next one does not fit.
+uint64_t LogWriter::PieceBytes(const Pending& pending, uint64_t room) {
+  const uint64_t left = pending.record_bytes - pending.copied;
+  if (!pending.verify) return std::min(room, left);
+  if (pending.copied < sizeof(pending.header)) {
+    return std::min(room, sizeof(pending.header) - pending.copied);
+  }
+  const uint64_t leaf = std::min<uint64_t>(left, shm::kLeafBytes);
+  return leaf <= room ? leaf : 0;
+}
+
+// REQUIRES: all of the leaf at `at` of the payload was copied to `leaf`.
+void LogWriter::VerifyLeaf(Pending& pending, const uint8_t* leaf, uint64_t at) {
+  if (!pending.status.ok() || at >= pending.stored.size()) return;
+  uint64_t hash = 0;
+  HashLeaves(leaf, std::min<uint64_t>(shm::kLeafBytes, pending.stored.size() - at), &hash);
+  if (hash == pending.header.leaves[at / shm::kLeafBytes]) return;
+  pending.status = Status(StatusCode::kCorrupt, "a payload differs from its leaf table");
 }
 
 // The next `bytes` of the record: of its header, its payload and its padding.  A payload that

@@ -58,6 +58,9 @@ struct LogAppend {
   std::span<const uint8_t> stored;
   uint32_t reuse_class = 0;  // below kReuseClassCount
   bool urgent = false;       // someone waits: written and synced without lingering
+  // `stored` is the plain payload, and is compared with the header's leaf table as it is copied: one
+  // that differs ends with kCorrupt.  REQUIRES: write buffers of a leaf or more.
+  bool verify = false;
 };
 
 using LogAppendDone = std::function<void(const LogPlace& place, const Status& status)>;
@@ -118,6 +121,7 @@ class LogWriter {
     uint64_t record_bytes = 0, copied = 0, end = 0;  // end: in the segment
     int64_t since_ns = 0;
     bool urgent = false;
+    bool verify = false;
     Status status;
   };
   enum class BufferState : uint8_t { kFree, kFilling, kReady, kWriting, kDone };
@@ -167,7 +171,9 @@ class LogWriter {
   void StartHead(Open& open);
   void Copy(Open& open);
   bool CopyRecord(Open& open, Pending& pending);
+  static uint64_t PieceBytes(const Pending& pending, uint64_t room);
   void CopyPiece(Pending& pending, uint8_t* into, uint64_t bytes);
+  static void VerifyLeaf(Pending& pending, const uint8_t* leaf, uint64_t at);
   void BeginFooter(Open& open);
   void CopyFooter(Open& open);
   Buffer* BufferFor(Open& open, uint64_t from);

@@ -10,6 +10,9 @@
 namespace terrace {
 namespace {
 
+// Of a segment: more makes what is measured there no measure of the medium.
+constexpr uint64_t kLogUnwrittenBytesMax = 2 * kMiB;
+
 Status Invalid(std::string message) { return Status(StatusCode::kInvalid, std::move(message)); }
 
 Status CheckOptions(const SegmentLogOptions& options) {
@@ -251,6 +254,26 @@ void SegmentLog::Poll(int64_t now_ns) {
   if (reader_ != nullptr) reader_->Poll(now_ns);
   if (writer_ != nullptr) writer_->Poll(now_ns);
   device_.Flush();
+}
+
+SegmentLog::Written SegmentLog::LongestWritten() const {
+  Written longest, run;
+  const uint32_t count = segments_ == nullptr ? 0 : segments_->count();
+  for (uint32_t i = 0; i < count; ++i) {
+    const LogSegment& segment = segments_->at(i);
+    if (segment.state != LogSegmentState::kSealed) {
+      run = Written{};
+      continue;
+    }
+    const uint64_t at = SegmentOffset(i, segments_->segment_bytes());
+    if (run.bytes == 0) run.offset = at;
+    run.bytes = at - run.offset + segment.fill_bytes;
+    if (run.bytes > longest.bytes) longest = run;
+    // What was left between the records and the footer may never have been written.
+    const bool full = segment.fill_bytes + kLogUnwrittenBytesMax >= segments_->segment_bytes();
+    if (!full) run = Written{};
+  }
+  return longest;
 }
 
 int64_t SegmentLog::next_wake_ns() const {

@@ -150,6 +150,13 @@ class SegmentLog {
   // Nothing is queued or under way, footers included.
   bool idle() const;
 
+  // The longest run of the device that was certainly written, in whole segments but the last; empty
+  // when there is none.
+  struct Written {
+    uint64_t offset = 0, bytes = 0;
+  };
+  Written LongestWritten() const;
+
   // Null before Open was done.
   const LogSegments* segments() const { return segments_.get(); }
   SegmentLogStats stats() const;

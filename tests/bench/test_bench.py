@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,30 @@ def test_put_measures_a_daemon_that_runs(tmp_path: Path) -> None:
         assert daemon.process.poll() is None
     finally:
         daemon.kill()
+
+
+def test_nvme_without_fio_says_how_to_get_it(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [BIN / "terrace", "bench", "nvme"],
+        capture_output=True, text=True, timeout=60, env={"PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert run.returncode == 1 and "scripts/setup --bench" in run.stderr
+
+
+@pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
+def test_nvme_gets_come_from_the_device_with_right_bytes(tmp_path: Path) -> None:
+    run = bench("nvme", "--folder", str(tmp_path), "--mib", "256", "--rounds", "1", "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["wrong_bytes"] == 0 and found["refused"] == 0
+    assert found["gets"] > 0 and found["missed"] + found["not_loaded"] <= found["gets"] / 100
+    assert found["judged"] == (found["page_bytes"] == 2 << 20)
+    assert found["write_amplification"] >= 1
+    for name in ("get_1m_qd4_vs_fio", "get_64k_qd16_vs_fio", "demote_vs_fio",
+                 "read_while_demoting_vs_alone", "payload_get_1m_vs_fio"):  # fmt: skip
+        least, most = found["spread"][name]
+        assert 0 < least <= found[name] <= most
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])

@@ -107,6 +107,52 @@ TEST(SegmentLog, AppendsOfOneGroupShareASync) {
   EXPECT_EQ(machine.log().stats().writes.syncs, before + 1);
 }
 
+TEST(SegmentLog, VerifiedAppendsEndCorruptWhereTheyDifferFromTheirTable) {
+  for (const uint64_t buffer_bytes : {64 * kKiB, 100 * kKiB, 1 * kMiB}) {
+    Disk disk(8);
+    SegmentLogOptions options = TestOptions();
+    options.write.buffer_bytes = static_cast<uint32_t>(buffer_bytes);
+    LogMachine machine(disk.medium, disk.clock, options);
+    ASSERT_TRUE(machine.Start().ok());
+    const auto append = [&](const TestChunk& chunk) {
+      std::optional<Status> ended;
+      const LogAppend wanted{.header = &chunk.header, .stored = chunk.payload, .verify = true};
+      const auto done = [&](const LogPlace& place, const Status& status) {
+        if (status.ok()) machine.places[NumberOf(chunk.identity.key)] = place;
+        ended = status;
+      };
+      EXPECT_TRUE(machine.log().Append(wanted, done, machine.now()).ok());
+      machine.RunUntil([&] { return ended.has_value(); });
+      return ended->code();
+    };
+    const TestChunk first = ChunkOf(1, 3 * shm::kLeafBytes + 11), last = ChunkOf(3, 1);
+    TestChunk changed = ChunkOf(2, 3 * shm::kLeafBytes + 11);
+    changed.payload[2 * shm::kLeafBytes + 5] ^= 1;
+    EXPECT_EQ(append(first), StatusCode::kOk);
+    EXPECT_EQ(append(changed), StatusCode::kCorrupt);
+    EXPECT_EQ(append(last), StatusCode::kOk);
+    EXPECT_TRUE(machine.Get(first).ok());
+    EXPECT_TRUE(machine.Get(last).ok());
+    EXPECT_EQ(machine.log().stats().writes.records, 2u);
+  }
+}
+
+TEST(SegmentLog, WhatIsSealedWasWritten) {
+  Disk disk(8);
+  LogMachine machine(disk.medium, disk.clock);
+  ASSERT_TRUE(machine.Start().ok());
+  EXPECT_EQ(machine.log().LongestWritten().bytes, 0u);
+  uint32_t number = 0;
+  while (machine.log().stats().segments.sealed < 3) {
+    ASSERT_TRUE(machine.Put(ChunkOf(number++, 500'000)).ok());
+    machine.RunUntilIdle();
+  }
+  const SegmentLog::Written written = machine.log().LongestWritten();
+  EXPECT_EQ(written.offset, SegmentOffset(0, kTestSegmentBytes));
+  EXPECT_GT(written.bytes, 2 * kTestSegmentBytes);
+  EXPECT_LT(written.bytes, 3 * kTestSegmentBytes);
+}
+
 TEST(SegmentLog, UrgentAppendsDoNotLinger) {
   Disk disk(8);
   SegmentLogOptions options = TestOptions();
