@@ -37,6 +37,8 @@ class SimModel {
   void Gone(const SimKey& key) { chunks_[key].state = State::kAbsent; }
   void GoneAll(uint32_t label, uint64_t epoch);
   void NewLife();
+  // Another disk: nothing of former lives can come back.
+  void Forget() { chunks_.clear(); }
 
   // Whether a chunk may be there at all.
   bool MayExist(const SimKey& key) const;

@@ -12,8 +12,8 @@ struct Range {
   uint32_t always, sometimes;
 };
 constexpr Range kRanges[] = {
-    {SimOperation::kPut, 40, 80},     {SimOperation::kBeginPut, 0, 20},
-    {SimOperation::kEndPut, 10, 20},  {SimOperation::kGet, 20, 60},
+    {SimOperation::kPut, 40, 60},     {SimOperation::kBeginPut, 0, 20},
+    {SimOperation::kEndPut, 10, 20},  {SimOperation::kGet, 30, 60},
     {SimOperation::kPrefetch, 0, 30}, {SimOperation::kHold, 0, 20},
     {SimOperation::kRelease, 10, 20}, {SimOperation::kRemove, 0, 20},
     {SimOperation::kLease, 0, 10},    {SimOperation::kPersist, 0, 40},
@@ -30,6 +30,7 @@ SimFaults FaultsOf(uint64_t seed, std::mt19937_64& random) {
   SimFaults faults = SimFaults::Swarm(seed);
   const uint64_t kind = random() % 3;
   if (kind < 2) faults.rot = faults.misdirected_write = faults.dropped_write = 0;
+  if (faults.rot != 0) faults.rot *= 5;  // most reads are of a few pages
   if (kind < 1) {
     faults.read_error = faults.write_error = faults.sync_error = faults.full = 0;
     faults.short_transfer = 0;  // one below a page is an error
@@ -52,11 +53,11 @@ SimPlan SimPlan::Of(uint64_t seed) {
     weight = range.always;
     if (random() % 2 == 0) weight += between(1, range.sometimes);
   }
-  plan.operations = between(150, 350);
-  plan.dram_segments = between(4, 8);
-  plan.log_segments = between(5, 16);
-  plan.keys = between(8, 60);
-  plan.labels = between(1, 3);
+  plan.operations = between(200, 400);
+  plan.dram_segments = between(4, 6);
+  plan.log_segments = between(5, 12);
+  plan.keys = between(8, 40);
+  plan.labels = between(1, 2);
   plan.sessions = between(1, 3);
   constexpr uint32_t kPayloads[] = {10'000, 100'000, 300'000, 600'000, 1'000'000};
   plan.payload_bytes_max = kPayloads[random() % std::size(kPayloads)];

@@ -90,6 +90,8 @@ class SimWorld {
   std::set<SimKey> Durable() const;
   void ExpectSurvived(const std::set<SimKey>& durable);
   void ExpectEpochs();
+  void ReplaceDisk();
+  void CountLife();
   void CountInjected();
   // The disk has kept its word so far: nothing flipped, misdirected or dropped.
   bool Honest() const;
@@ -143,10 +145,11 @@ class SimWorld {
   std::mt19937_64 random_;
   SimClock clock_;
   SimModel model_;
-  SimMedium medium_;
+  std::optional<SimMedium> medium_;
   std::vector<Label> labels_;
   SessionId sessions_ = 0;
-  uint64_t lies_ = 0;  // of the disk, in former lives
+  uint64_t lies_ = 0;          // of the disk, in former lives
+  uint32_t off_in_a_row_ = 0;  // lives without the tier
   SimTally tally_;
 
   // One life's; sessions outlive the store, which reads their pins.
