@@ -21,7 +21,7 @@ class CrashChild {
     Open();
     for (uint32_t i = 0; i < round_.operations; ++i) {
       if (i == round_.operations / 2) Restart();
-      Do(random_() % 20);
+      Do(random_() % 40);
       for (uint64_t steps = random_() % 3; steps > 0; --steps) files_->Step();
     }
     if (!files_->Drain()) _exit(5);
@@ -78,10 +78,10 @@ class CrashChild {
   void Do(uint64_t what) {
     const uint64_t key = random_() % kCrashKeys;
     if (what == 0) return Bump();
-    if (what == 1) return Remove(key);
-    if (what < 5) return Get(key);
+    if (what < 4) return Remove(key);
+    if (what < 10) return Get(key);
     Put(key);
-    if (what < 12) return;
+    if (what < 25) return;
     const StatusCode persisted = files_->Persist(key);
     // Its room may have been taken by others meanwhile.
     if (persisted == StatusCode::kOk && !files_->Durable(key)) {

@@ -13,7 +13,7 @@
 
 namespace terrace {
 
-inline constexpr uint64_t kCrashKeys = 48;
+inline constexpr uint64_t kCrashKeys = 64;
 
 struct CrashRound {
   std::string path;

@@ -92,7 +92,7 @@ bool FileStore::Drain() {
 }
 
 uint32_t FileStore::BytesOf(uint64_t version) {
-  return static_cast<uint32_t>(64 + version * 0x9e3779b97f4a7c15 % 200'000);
+  return static_cast<uint32_t>(64 + version * 0x9e3779b97f4a7c15 % 300'000);
 }
 
 StatusCode FileStore::Put(uint64_t key, uint64_t version) {
