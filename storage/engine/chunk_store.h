@@ -348,6 +348,7 @@ class ChunkStore {
   Status PrepareNvme();
   Status Named(const std::vector<std::string>& blobs);
   void RecoverRecord(const RecoveredRecord& record);
+  bool ReplacesRecovered(const RecoveredRecord& record, uint64_t hash);
   void StoreNamespaces(int64_t now_ns);
   bool NamespaceStored(uint32_t namespace_id) const;
   void AddReplica(uint32_t chunk, const LogPlace& place);

@@ -72,11 +72,10 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
   const RecordIdentity& identity = record.identity;
   const uint64_t hash = index_->Hash(identity.key, identity.namespace_id);
   // A chunk longer than this pool takes could never be loaded.
-  const bool wanted = record.stored_bytes == identity.payload_bytes &&
-                      identity.payload_bytes <= chunk_bytes_max_ && identity.key.valid() &&
-                      identity.key.zero_padded() &&
-                      namespaces_->OfId(identity.namespace_id) != nullptr &&
-                      !index_->Find(identity.key, identity.namespace_id, hash).ok();
+  const bool wanted =
+      record.stored_bytes == identity.payload_bytes && identity.payload_bytes <= chunk_bytes_max_ &&
+      identity.key.valid() && identity.key.zero_padded() &&
+      namespaces_->OfId(identity.namespace_id) != nullptr && ReplacesRecovered(record, hash);
   Result<SlotId> slot = Status(StatusCode::kNotFound);
   if (wanted) {
     slot = index_->InsertElsewhere(identity.key, identity.namespace_id, hash, shm::SlotTier::kNvme,
@@ -90,6 +89,24 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
   AddReplica(chunks_.Add(*slot), record.place);
   namespaces_->Count(identity.namespace_id, 1, identity.payload_bytes);
   ++nvme_->counts.recovered;
+}
+
+// Of two records of a key the later one stays: it may have been put to heal the other, whose rot
+// shows only when it is read.  True when the key is absent now.
+bool ChunkStore::ReplacesRecovered(const RecoveredRecord& record, uint64_t hash) {
+  const Result<SlotId> slot = index_->Find(record.identity.key, record.identity.namespace_id, hash);
+  if (!slot.ok()) return true;
+  const uint32_t chunk = chunks_.OfSlot(*slot);
+  if (chunk == kNoChunk || chunks_.at(chunk).in_dram) return false;
+  const LogPlace& known = chunks_.at(chunk).nvme;
+  if (std::pair(known.sequence, known.offset_units) >
+      std::pair(record.place.sequence, record.place.offset_units)) {
+    return false;
+  }
+  DropChunk(chunk, Departure::kRemoved);
+  --nvme_->counts.recovered;
+  ++nvme_->counts.refused;
+  return true;
 }
 
 bool ChunkStore::NvmeStarted() const {
