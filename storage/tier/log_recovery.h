@@ -4,8 +4,8 @@
 // footer is not there or not whole, the chain of record headers.  Many segments at once.
 //
 //   head and trailer of one sequence, footer whole: sealed, its entries are its records
-//   head damaged, trailer and footer whole: the same, under the trailer's sequence
 //   head alone, or a damaged footer: the headers are walked; the first that does not fit ends it.
+//   head damaged, trailer whole: the same, under the trailer's sequence
 //   Of what a crash can have torn (kLogUnsyncedBytesMax at the end) the payloads are checked too.
 //   neither: free
 //
