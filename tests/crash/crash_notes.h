@@ -41,7 +41,11 @@ struct CrashOracle {
 
   void Hear(const CrashWord& word) {
     switch (word.note) {
-      case CrashNote::kReady: ready = true; return;
+      case CrashNote::kReady:
+        // The new store's reclaim may have taken some at once; what it still has is told next.
+        ready = true;
+        durable.clear();
+        return;
       case CrashNote::kCommitted: committed[{word.epoch, word.key}].insert(word.version); return;
       case CrashNote::kDurable:
         durable[word.key] = {.version = word.version, .epoch = word.epoch};
