@@ -19,9 +19,9 @@ namespace {
 
 // 20 s; sanitizers look at the same code ten times as slowly.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr uint64_t kSeeds = 60;
+constexpr uint64_t kSeeds = 40;
 #else
-constexpr uint64_t kSeeds = 400;
+constexpr uint64_t kSeeds = 250;
 #endif
 
 uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
