@@ -71,6 +71,11 @@ Status ChunkStore::Named(const std::vector<std::string>& blobs) {
 
 void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
   const RecordIdentity& identity = record.identity;
+  // Only on a disk that lied does the table lag behind the records.  What it gave out once stays
+  // given, or another namespace would find these.
+  if (namespaces_->next_id() != 0 && identity.namespace_id >= namespaces_->next_id()) {
+    namespaces_->RaiseNextId(identity.namespace_id + 1);
+  }
   const uint64_t hash = index_->Hash(identity.key, identity.namespace_id);
   // A chunk longer than this pool takes could never be loaded.
   bool wanted = record.stored_bytes == identity.payload_bytes &&

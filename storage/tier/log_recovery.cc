@@ -135,8 +135,9 @@ void LogRecovery::JudgeEnds(Slot& slot) {
   if (opened) segments_.RaiseSequence(slot.sequence);
   if (sealed) segments_.RaiseSequence(slot.trailer.sequence);
   if (cancelled_ || foreign || (!opened && !sealed)) return SlotDone(slot);
+  if (opened && sealed && slot.trailer.sequence == slot.sequence) return ReadFooter(slot);
+  // The lost head may have begun another life, which has overwritten what the footer names.
   if (!opened) slot.sequence = slot.trailer.sequence;
-  if (sealed && slot.trailer.sequence == slot.sequence) return ReadFooter(slot);
   BeginWalk(slot);
 }
 

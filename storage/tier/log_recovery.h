@@ -4,8 +4,8 @@
 // footer is not there or not whole, the chain of record headers.  Many segments at once.
 //
 //   head and trailer of one sequence, footer whole: sealed, its entries are its records
-//   head damaged, trailer and footer whole: the same, under the trailer's sequence
 //   head alone, or a damaged footer: the headers are walked; the first that does not fit ends it.
+//   head damaged, trailer whole: the same, under the trailer's sequence
 //   Of what a crash can have torn (kLogUnsyncedBytesMax at the end) the payloads are checked too.
 //   neither: free
 //
@@ -35,7 +35,8 @@ struct RecoveryProgress {
   uint32_t from_footers = 0, walked = 0;  // of these
   uint32_t damaged_heads = 0, damaged_footers = 0, unreadable = 0, foreign = 0;
   uint64_t records = 0, record_bytes = 0;
-  uint64_t torn_records = 0;  // walked, with a payload that never got there whole
+  uint64_t damaged_headers = 0;  // that ended a walk: rotten, or torn
+  uint64_t torn_records = 0;     // walked, with a payload that never got there whole
 };
 
 class LogRecovery {

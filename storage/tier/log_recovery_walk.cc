@@ -59,7 +59,11 @@ bool LogRecovery::WalkRecord(Slot& slot) {
   std::memcpy(&header, slot.memory.data() + (slot.walked - slot.window_from), sizeof(header));
   const uint32_t units = static_cast<uint32_t>(slot.walked / kLogBlockBytes);
   const LogPlace place{.sequence = slot.sequence, .segment = slot.segment, .offset_units = units};
-  if (!CheckHeader(header, place).ok()) return false;
+  if (!CheckHeader(header, place).ok()) {
+    // Of this life all the same: what lies behind it cannot be found.
+    if (header.log_sequence == slot.sequence) ++progress_.damaged_headers;
+    return false;
+  }
   const uint64_t next = slot.walked + shm::RecordBytes(header.stored_bytes);
   if (next + TailBytes(slot.entries.size() + 1) > segments_.segment_bytes()) return false;
   slot.entries.push_back(EntryOf(header, units));

@@ -98,6 +98,22 @@ TEST_F(ChunkStoreNvme, DamageOnTheDeviceIsAMissThatTheNextPutHeals) {
   ExpectAccountsAddUp();
 }
 
+TEST_F(ChunkStoreNvme, WhatHealedDamageIsFoundByTheNextLife) {
+  OpenNvme(4, 24);
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  Restart();
+  const uint64_t payload =
+      SegmentOffset(0, kTestSegmentBytes) + sizeof(SegmentHead) + shm::kRecordHeaderBytes;
+  medium->FlipBit(payload + 100, 3);
+  EXPECT_EQ(Get(1, kBytes), StatusCode::kNotFound);
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  Restart();
+  EXPECT_EQ(Get(1, kBytes), StatusCode::kOk);
+  EXPECT_EQ(nvme().load_corrupt, 0u);
+  EXPECT_EQ(nvme().recovered, 1u);
+  EXPECT_EQ(nvme().refused, 1u);
+}
+
 TEST_F(ChunkStoreNvme, AReadErrorIsAMissThatTheNextPutHeals) {
   OpenNvme(4, 24);
   Fill(0, 40);

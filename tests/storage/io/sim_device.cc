@@ -7,6 +7,14 @@
 #include <tuple>
 
 namespace terrace {
+namespace {
+
+// What is left of a write that ended early: a medium writes a sector wholly or not at all.
+uint64_t WholeSectors(uint64_t bytes) {
+  return bytes / SimMedium::kSectorBytes * SimMedium::kSectorBytes;
+}
+
+}  // namespace
 
 SimDevice::SimDevice(SimMedium& medium, SimClock& clock, const Options& options)
     : QueuedDevice({.capacity_bytes = medium.bytes(), .stripe_bytes = options.stripe_bytes},
@@ -128,7 +136,8 @@ int64_t SimDevice::Write(const Operation& operation) {
   }
   if (medium_.Chance(faults_.write_error)) {
     ++injected_.write_errors;
-    medium_.Write(operation.offset, operation.memory, medium_.Random() % (operation.bytes + 1));
+    medium_.Write(operation.offset, operation.memory,
+                  WholeSectors(medium_.Random() % (operation.bytes + 1)));
     return -EIO;
   }
   if (medium_.Chance(faults_.dropped_write)) {
@@ -142,7 +151,7 @@ int64_t SimDevice::Write(const Operation& operation) {
     offset = medium_.Random() % pages * kPageBytes;
   }
   const uint64_t bytes = Shortened(operation.bytes);
-  medium_.Write(offset, operation.memory, bytes);
+  medium_.Write(offset, operation.memory, WholeSectors(bytes));
   return static_cast<int64_t>(bytes);
 }
 
