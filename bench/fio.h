@@ -19,7 +19,7 @@ struct FioJob {
   uint64_t offset = 0;
   uint64_t range_bytes = 0;  // from there; a file that is shorter is made longer
   uint64_t io_bytes = 0;     // transferred in this run
-  bool zeros = false;       // write nothing else
+  bool zeros = false;        // write nothing else
 };
 
 class Fio {

@@ -106,8 +106,7 @@ NvmeNumbers ReadNvmeNumbers(Client& client) {
                                                     {"load_bytes", &numbers.load_bytes},
                                                     {"written_bytes", &numbers.written_bytes},
                                                     {"reclaims", &numbers.reclaims}};
-  const boost::json::value* const moved =
-      status.find_pointer("/tenants/0/counters/moved", error);
+  const boost::json::value* const moved = status.find_pointer("/tenants/0/counters/moved", error);
   if (moved != nullptr && moved->is_number()) numbers.dram_moved = moved->to_number<double>();
   for (const auto& [name, into] : wanted) {
     const boost::json::value* const found =

@@ -121,7 +121,7 @@ void ChunkStore::ScrubbedRead(const Status& read) {
   LogError("nvme: a record in segment " + std::to_string(scrub.place.segment) +
            " is damaged: " + status.ToString());
   const bool in_dram = chunks_.at(scrub.chunk.chunk).in_dram;
-  DropReplica(scrub.chunk.chunk, Departure::kRemoved);
+  DropReplica(scrub.chunk.chunk, CauseOfFailedRead(status));
   if (in_dram) QueueDemotion(scrub.chunk.chunk);  // it heals from there
 }
 

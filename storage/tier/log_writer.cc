@@ -225,8 +225,8 @@ bool LogWriter::CopyRecord(Open& open, Pending& pending) {
   return true;
 }
 
-// How much is copied next.  What is verified goes leaf by leaf, so that each is hashed where it lies,
-// while it is in the processor's cache; 0: the next one does not fit.
+// How much is copied next.  What is verified goes leaf by leaf, so that each is hashed where it
+// lies, while it is in the processor's cache; 0: the next one does not fit.
 uint64_t LogWriter::PieceBytes(const Pending& pending, uint64_t room) {
   const uint64_t left = pending.record_bytes - pending.copied;
   if (!pending.verify) return std::min(room, left);

@@ -58,8 +58,8 @@ struct LogAppend {
   std::span<const uint8_t> stored;
   uint32_t reuse_class = 0;  // below kReuseClassCount
   bool urgent = false;       // someone waits: written and synced without lingering
-  // `stored` is the plain payload, and is compared with the header's leaf table as it is copied: one
-  // that differs ends with kCorrupt.  REQUIRES: write buffers of a leaf or more.
+  // `stored` is the plain payload, and is compared with the header's leaf table as it is copied:
+  // one that differs ends with kCorrupt.  REQUIRES: write buffers of a leaf or more.
   bool verify = false;
 };
 
