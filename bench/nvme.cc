@@ -36,7 +36,8 @@ constexpr uint32_t kMixChunkMax = 4 * kMiB;
 constexpr double kMissedShareMax = 0.01;
 
 // By the size of the log.
-uint64_t DramBytes(uint64_t bytes) { return bytes / 8; }
+// Half a segment of a smaller pool would not hold a record of 1,028 KiB.
+uint64_t DramBytes(uint64_t bytes) { return std::max(bytes / 8, 64 * kMiB); }
 uint64_t TurnBytes(uint64_t bytes) { return bytes / 8; }
 
 struct Tier {

@@ -19,6 +19,7 @@ constexpr uint32_t kPutBatch = 16;
 constexpr size_t kRemoveBatch = 256;
 constexpr double kMeasuredShare = 0.8;
 constexpr uint32_t kLookUs = 500;
+constexpr int64_t kRoomNs = 2 * kNsPerSecond;
 constexpr int64_t kWrittenNs = 60 * kNsPerSecond;
 
 // One thread's share of the gets.
@@ -161,7 +162,21 @@ void Putter::PutBatch(uint64_t first, uint32_t count, uint32_t bytes) {
   for (uint64_t number = first; number < first + count; ++number) {
     items.push_back({.key = NumberedKey(number), .payload = payloads_.Of(number, bytes)});
   }
-  for (const StatusCode code : ns_.Put(items)) refused_ += code == StatusCode::kOk ? 0 : 1;
+  // A pool full of what waits to be written has room again soon.
+  const int64_t until_ns = MonotonicNs() + kRoomNs;
+  while (!items.empty()) {
+    const std::vector<StatusCode> codes = ns_.Put(items);
+    std::vector<PutItem> busy;
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (codes[i] == StatusCode::kBusy && MonotonicNs() < until_ns) {
+        busy.push_back(items[i]);
+      } else if (codes[i] != StatusCode::kOk) {
+        ++refused_;
+      }
+    }
+    items = std::move(busy);
+    if (!items.empty()) usleep(kLookUs);
+  }
 }
 
 NvmeNumbers Putter::AwaitQueue() {

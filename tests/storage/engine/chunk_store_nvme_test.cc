@@ -187,14 +187,14 @@ TEST_F(ChunkStoreNvme, AReadIsAsUrgentAsWhoeverWantsItMost) {
   IoBudgets one_at_a_time = device->budgets();
   one_at_a_time.read_bytes = kPageBytes;
   device->SetBudgets(one_at_a_time);
-  const auto prefetch = [&](uint64_t key) {
-    const LoadWish wish{.io_class = IoClass::kPrefetch, .deadline_ns = now_ns + 1};
+  const auto prefetch = [&](uint64_t key, int64_t deadline_ns) {
+    const LoadWish wish{.io_class = IoClass::kPrefetch, .deadline_ns = deadline_ns};
     return store->FindOrLoad(kSession, ns, KeyOf(key), nullptr, wish, now_ns).loading;
   };
   const uint64_t first = FirstOut(80);
-  ASSERT_TRUE(prefetch(first));
+  ASSERT_TRUE(prefetch(first, INT64_MAX));
   store->PollNvme(now_ns);  // on its way
-  ASSERT_TRUE(prefetch(first + 1) && prefetch(first + 2));
+  ASSERT_TRUE(prefetch(first + 1, now_ns + 1) && prefetch(first + 2, now_ns + 1));
   ASSERT_TRUE(Look(first + 2).loading);
   Settle();
   EXPECT_EQ(TierOf(first), "dram");
