@@ -392,8 +392,8 @@ struct PyClient {
     return **json;
   }
 
-  nb::dict Explain(const std::string& label, const nb::bytes& key, uint16_t part) const {
-    const shm::ChunkKey wanted = Keys({key}, part).front();
+  nb::dict Explain(const std::string& label, nb::handle key, nb::handle part) const {
+    const shm::ChunkKey wanted = Key(key, Part(part), [] { return std::string("key"); });
     std::shared_ptr<Client> inside = open();
     std::optional<Result<Explanation>> explained;
     const Unlocked last(inside);
@@ -402,7 +402,7 @@ struct PyClient {
       explained.emplace(inside->Explain(label, wanted));
     }
     if (!explained->ok()) Raise(explained->status(), *inside);
-    return Fields(**explained, label, key);
+    return Fields(**explained, label, nb::borrow<nb::bytes>(key));
   }
 
   PyNamespace Register(const NamespaceIdentity& identity) const {
