@@ -18,10 +18,10 @@
 namespace terrace {
 namespace {
 
-constexpr std::array kRootKeys = {"socket",         "socket_mode", "dram",       "segment",
-                                  "index_slots",    "nvme",        "nvme_bytes", "nvme_segment",
-                                  "nvme_admission", "catalog",     "policy",     "huge_pages",
-                                  "log_level",      "tenant"};
+constexpr std::array kRootKeys = {
+    "socket",  "socket_mode", "dram",         "segment",        "index_slots",
+    "nvme",    "nvme_bytes",  "nvme_segment", "nvme_admission", "nvme_scrub_days",
+    "catalog", "policy",      "huge_pages",   "log_level",      "tenant"};
 constexpr std::array kTenantKeys = {"name", "uids", "dram", "nvme_bytes"};
 constexpr std::string_view kDramExamples = "\"4GiB\" or \"512MiB\", or \"auto\"";
 constexpr std::string_view kNvmeExamples = "\"64GiB\" or \"2TiB\", or \"auto\"";
@@ -274,6 +274,14 @@ Status Reader::ReadRoot(const toml::table& table, Config* config) const {
         ReadText(table, "catalog", from_ == From::kFile ? kFolder : kFolderFlag, &config->catalog),
         ReadAdmission(table, config), ReadIndexSlots(table, config), ReadWords(table, config)}) {
     if (!status.ok()) return status;
+  }
+  if (const toml::node* node = table.get("nvme_scrub_days")) {
+    const auto days = node->value_exact<int64_t>();
+    if (!days || *days < 0 || *days > 3650) {
+      return Wrong(*node, "nvme_scrub_days",
+                   {.what = "whole days, or 0 for never", .examples = "7"});
+    }
+    config->nvme_scrub_days = static_cast<uint32_t>(*days);
   }
   if (const toml::node* node = table.get("socket_mode")) {
     const auto mode = node->value_exact<int64_t>();

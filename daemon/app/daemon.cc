@@ -138,6 +138,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
     options.nvme.note = opened.note;
     options.nvme.admission = config.nvme_admission;
     options.nvme.bytes_a_day = config.nvme_bytes_a_day;
+    constexpr int64_t kNsPerDay = int64_t{86'400} * kNsPerSecond;
+    options.nvme.scrub_pass_ns = config.nvme_scrub_days * kNsPerDay;
     options.nvme.sequence_floor = RealtimeNs();
     return Status::Ok();
   };

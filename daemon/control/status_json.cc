@@ -102,6 +102,10 @@ json::object NvmeJson(const NvmeStats& nvme, bool writable) {
       {"moved_bytes", nvme.moved_bytes},
       {"reclaims", nvme.reclaims},
       {"recovered", nvme.recovered},
+      {"scrubbed", nvme.scrubbed},
+      {"scrubbed_bytes", nvme.scrubbed_bytes},
+      {"scrub_damaged", nvme.scrub_damaged},
+      {"scrub_passes", nvme.scrub_passes},
       {"refused", nvme.refused},
       {"written_bytes", nvme.log.writes.written_bytes}};
   for (const auto& [name, value] : counters) out[name] = value;

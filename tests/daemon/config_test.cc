@@ -43,6 +43,7 @@ nvme = ["/a", "/b"]
 nvme_bytes = "1TiB"
 nvme_segment = "64MiB"
 nvme_admission = "500 GiB/day"
+nvme_scrub_days = 30
 catalog = "/c"
 policy = "lru"
 huge_pages = "off"
@@ -65,6 +66,7 @@ nvme_bytes = "100GiB"
   EXPECT_EQ(config->nvme_segment_bytes, uint64_t{64} << 20);
   EXPECT_EQ(config->nvme_admission, NvmeAdmission::kBytesADay);
   EXPECT_EQ(config->nvme_bytes_a_day, uint64_t{500} << 30);
+  EXPECT_EQ(config->nvme_scrub_days, 30u);
   EXPECT_EQ(config->catalog, "/c");
   EXPECT_EQ(config->policy, "lru");
   EXPECT_FALSE(config->huge_pages);
@@ -101,6 +103,14 @@ TEST(Config, NvmeAdmissionIsAWordOrASizeADay) {
     EXPECT_THAT(Refused(std::string("nvme_admission = ") + wrong),
                 HasSubstr(R"(use "always", "second-hit" or a size a day)"));
   }
+}
+
+TEST(Config, ScrubDaysAreWholeDays) {
+  for (const char* wrong : {"-1", "4000", "1.5", R"("7")"}) {
+    EXPECT_THAT(Refused(std::string("nvme_scrub_days = ") + wrong),
+                HasSubstr("whole days, or 0 for never"));
+  }
+  EXPECT_EQ(ParseConfig("nvme_scrub_days = 0", "t.toml")->nvme_scrub_days, 0u);
 }
 
 TEST(Config, TenantsShareNvmeBytes) {
@@ -274,9 +284,9 @@ TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {
     if (line.size() > 1 && line[0] == '#' && line[1] != ' ') uncommented << line.substr(1);
     uncommented << "\n";
   }
-  for (const char* key :
-       {"socket", "socket_mode", "dram", "segment", "index_slots", "policy", "huge_pages",
-        "log_level", "uids", "name", "nvme", "nvme_bytes", "nvme_segment", "nvme_admission"}) {
+  for (const char* key : {"socket", "socket_mode", "dram", "segment", "index_slots", "policy",
+                          "huge_pages", "log_level", "uids", "name", "nvme", "nvme_bytes",
+                          "nvme_segment", "nvme_admission", "nvme_scrub_days"}) {
     EXPECT_THAT(uncommented.str(), HasSubstr(std::string("\n") + key + " = "));
   }
   const Result<Config> spelled_out = ParseConfig(uncommented.str(), "example");
@@ -291,6 +301,7 @@ TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {
   EXPECT_EQ(spelled_out->nvme_bytes, as_it_is->nvme_bytes);
   EXPECT_EQ(spelled_out->nvme_segment_bytes, as_it_is->nvme_segment_bytes);
   EXPECT_EQ(spelled_out->nvme_admission, as_it_is->nvme_admission);
+  EXPECT_EQ(spelled_out->nvme_scrub_days, as_it_is->nvme_scrub_days);
   // The one without a default is nowhere as it is.
   EXPECT_TRUE(as_it_is->nvme.empty());
   EXPECT_EQ(spelled_out->nvme.size(), 1u);
