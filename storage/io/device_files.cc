@@ -136,7 +136,8 @@ Status DeviceFiles::FindRoom(DeviceFile& file, uint64_t bytes_max, const FileOpt
   const uint64_t stripes = std::min(wished, room / stripe_bytes_);
   if (Status taken = Preallocate(file, stripes); !taken.ok()) return taken;
   CountAllocated(file, bytes_max);
-  if (file.stripes < wished) {
+  // One fewer for what the file system keeps of the file itself is no news.
+  if (stripes < wished) {
     Note(file, "room for " + std::to_string(file.stripes * stripe_bytes_) + " bytes of the " +
                    std::to_string(bytes_max) + " wished");
   }
