@@ -145,7 +145,7 @@ Status DeviceFiles::CheckOwner(const DeviceFile& file, FilesFault* fault) {
                                            " names: remove the others, or name another path");
   }
   *fault = FilesFault::kMedium;
-  if (file.raw || (at.st_mode & ~S_IFMT & ~kOwnerBits) == 0) return Status::Ok();
+  if (file.raw || (at.st_mode & ~mode_t{S_IFMT} & ~kOwnerBits) == 0) return Status::Ok();
   if (fchmod(file.fd.get(), at.st_mode & kOwnerBits) != 0) {
     Note(file,
          std::string("its mode lets others in, and cannot be changed: ") + std::strerror(errno));

@@ -19,7 +19,7 @@ class ControlNvmeTest : public ControlServerTest {
   static constexpr uint32_t kDramSegments = 8;  // a quarter of them may be loading: 4 chunks
   static constexpr uint32_t kChunks = 40;
 
-  ~ControlNvmeTest() override {
+  ~ControlNvmeTest() noexcept override {
     device_->hold_reads = device_->hold_writes = false;
     server_->Stop();
     shard_->Stop();
@@ -122,7 +122,7 @@ TEST_F(ControlNvmeTest, WhatADeviceThatPausesCannotGiveIsAbsent) {
   ServeNvme();
   ASSERT_NO_FATAL_FAILURE(Fill());
   device_->fail_reads = true;
-  for (int i = 0; i < 8; ++i) {
+  for (size_t i = 0; i < 8; ++i) {
     EXPECT_THAT(Codes(Get(Out(i, 1))), Each(rpc::Code::NOT_FOUND));  // it cannot be read: it went
   }
   EXPECT_EQ(Describe(out_[8]).tier, shm::SlotTier::kNvme);
@@ -278,7 +278,7 @@ TEST_F(ControlNvmeTest, StatusWarnsOfReadsThatPause) {
   EXPECT_THAT(Status(), HasSubstr("\"writable\":true"));
   EXPECT_THAT(Status(), Not(HasSubstr("pauses its reads")));
   device_->fail_reads = true;
-  for (int i = 0; i < 8; ++i) Codes(Get(Out(i, 1)));
+  for (size_t i = 0; i < 8; ++i) Codes(Get(Out(i, 1)));
   EXPECT_THAT(Status(), HasSubstr("\"warnings\":[\"it pauses its reads after errors"));
   EXPECT_THAT(Status(), HasSubstr("the NVMe tier of tenant 'default' pauses its reads"));
 }

@@ -48,7 +48,7 @@ class NvmeDeviceTest : public testing::Test {
 
   TestFolder folder_;
   Config config_;
-  const SystemClock clock_;
+  SystemClock clock_;
   std::string status_device_;
 };
 

@@ -91,7 +91,8 @@ TEST_F(ChunkStoreExplain, ReadyFillingAndNeverPut) {
 
 TEST_F(ChunkStoreExplain, RemovedClearedFoundDamagedAndBumped) {
   OpenDram(8);
-  for (const uint64_t key : {1, 2, 3, 4}) ASSERT_EQ(Put(*session, key, kBytes), StatusCode::kOk);
+  for (const uint64_t key : {1u, 2u, 3u, 4u})
+    ASSERT_EQ(Put(*session, key, kBytes), StatusCode::kOk);
   ASSERT_EQ(store->Remove(ns, KeyOf(1)), StatusCode::kOk);
   ExpectGone(1, ChunkCause::kRemoved);
   ASSERT_EQ(store->Remove(ns, KeyOf(2), ChunkCause::kDamagedForClient), StatusCode::kOk);

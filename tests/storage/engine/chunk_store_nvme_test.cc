@@ -483,8 +483,8 @@ TEST_F(ChunkStoreNvme, AllOfItSurvivesARestart) {
 TEST_F(ChunkStoreNvme, OfSeveralRecordsOfAKeyTheLastIsFoundAgain) {
   OpenNvme(4, 24);
   Fill(0, 20);
-  constexpr int kTimes = 4;
-  for (int time = 1; time <= kTimes; ++time) {
+  constexpr uint64_t kTimes = 4;
+  for (uint64_t time = 1; time <= kTimes; ++time) {
     for (uint64_t key = 0; key < 20; ++key) {
       ASSERT_EQ(store->Remove(ns, KeyOf(key)), StatusCode::kOk);
       const uint32_t bytes = kBytes + static_cast<uint32_t>(time);
