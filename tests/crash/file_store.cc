@@ -46,9 +46,9 @@ Status FileStore::Start() {
   options.nvme.device = device_.get();
   options.nvme.segment_bytes = kTestSegmentBytes;
   options.nvme.sequence_floor = static_cast<uint64_t>(clock_.NowNs());
-  options.nvme.write.buffer_bytes = 64 * kKiB;
+  options.nvme.write.buffer_bytes = 256 * kKiB;
   options.nvme.write.buffer_count = 6;
-  options.nvme.write.sync_bytes = 256 * kKiB;
+  options.nvme.write.sync_bytes = 512 * kKiB;
   options.nvme.write.linger_ns = kNsPerMs / 5;
   Result<std::unique_ptr<ChunkStore>> made = ChunkStore::Create(options);
   if (!made.ok()) return made.status();
