@@ -6,9 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "client/core/client.h"
-#include "tests/support/chunks.h"
-#include "tests/support/daemon_fixture.h"
+#include "tests/client/core/nvme_fixture.h"
 #include "tests/support/soon.h"
 
 namespace terrace {
@@ -18,27 +16,9 @@ constexpr uint32_t kChunks = 200;
 constexpr size_t kBytes = 1'000'000;
 constexpr uint64_t kCap = uint64_t{512} << 20;
 
-class NvmeTest : public ::testing::Test {
+class NvmeTest : public NvmeDaemonTest {
  protected:
-  NvmeTest() {
-    std::string folder = std::filesystem::temp_directory_path() / "terrace-nvme-XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    daemon_ = std::make_unique<DaemonFixture>(std::vector<std::string>{
-        "--dram", "64MiB", "--segment", "2MiB", "--nvme", folder_ + "/", "--nvme-bytes", "512MiB"});
-    Connect();
-  }
-  ~NvmeTest() override {
-    ns_.reset();
-    client_.reset();
-    daemon_.reset();
-    std::filesystem::remove_all(folder_);
-  }
-
-  void Connect() {
-    ns_.reset();
-    client_ = *Client::Connect({.socket = daemon_->socket()});
-    ns_ = *client_->Register(Identity());
-  }
+  NvmeTest() : NvmeDaemonTest({"--nvme-bytes", "512MiB"}) {}
 
   uint64_t Allocated() const {
     uint64_t bytes = 0;
@@ -83,11 +63,6 @@ class NvmeTest : public ::testing::Test {
       }
     }
   }
-
-  std::string folder_;
-  std::unique_ptr<DaemonFixture> daemon_;
-  std::unique_ptr<Client> client_;
-  std::shared_ptr<Namespace> ns_;
 };
 
 TEST_F(NvmeTest, SeveralTimesWhatMemoryHoldsComesBack) {

@@ -8,9 +8,7 @@
 #include <random>
 #include <thread>
 
-#include "client/core/client.h"
-#include "tests/support/chunks.h"
-#include "tests/support/daemon_fixture.h"
+#include "tests/client/core/nvme_fixture.h"
 #include "tests/support/soon.h"
 
 namespace terrace {
@@ -19,31 +17,10 @@ namespace {
 constexpr size_t kBytes = 200'000;
 constexpr int64_t kTimeoutNs = 10'000'000'000;
 
-std::vector<std::string> Flags(const std::string& folder) {
-  return {"--dram",       "64MiB",  "--segment",        "2MiB",      "--nvme", folder + "/",
-          "--nvme-bytes", "256MiB", "--nvme-admission", "second-hit"};
-}
-
-class PersistTest : public ::testing::Test {
+class PersistTest : public NvmeDaemonTest {
  protected:
-  PersistTest() {
-    std::string folder = std::filesystem::temp_directory_path() / "terrace-persist-XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    daemon_ = std::make_unique<DaemonFixture>(Flags(folder_));
-    Connect();
-  }
-  ~PersistTest() override {
-    ns_.reset();
-    client_.reset();
-    daemon_.reset();
-    std::filesystem::remove_all(folder_);
-  }
+  PersistTest() : NvmeDaemonTest({"--nvme-bytes", "256MiB", "--nvme-admission", "second-hit"}) {}
 
-  void Connect() {
-    ns_.reset();
-    client_ = *Client::Connect({.socket = daemon_->socket()});
-    ns_ = *client_->Register(Identity());
-  }
   StatusCode PutDurable(uint32_t number) {
     const std::vector<std::byte> payload = Payload(number, kBytes);
     const PutItem item{.key = Key(number), .payload = payload};
@@ -54,11 +31,6 @@ class PersistTest : public ::testing::Test {
     const std::vector<GetResult> got = ns_->Get(std::span(&key, 1), {.timeout_ns = kTimeoutNs});
     return got[0].status == StatusCode::kOk && Equal(got[0].pin.bytes(), Payload(number, kBytes));
   }
-
-  std::string folder_;
-  std::unique_ptr<DaemonFixture> daemon_;
-  std::unique_ptr<Client> client_;
-  std::shared_ptr<Namespace> ns_;
 };
 
 TEST_F(PersistTest, AnAcknowledgedChunkIsDurableWhateverAdmissionSays) {
