@@ -76,7 +76,7 @@ ChunkStore::Victim ChunkStore::Appraise(uint32_t segment) {
     const Chunk& chunk = chunks_.at(at.records[i].chunk);
     const auto bytes = static_cast<double>(shm::RecordBytes(at.records[i].payload_bytes)) * stride;
     victim.worth += policy_->Worth(chunk.policy) * bytes;
-    victim.waited_for |= chunk.queued && writes_go_on;
+    victim.waited_for |= (chunk.queued || chunk.urgent) && writes_go_on;
   }
   victim.loss = victim.worth;
   if (at.live_bytes * kSparseShare <= options_.segment_bytes) {

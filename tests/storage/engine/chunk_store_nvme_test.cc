@@ -234,6 +234,22 @@ TEST_F(ChunkStoreNvme, PersistIsNotBoundByAdmission) {
   EXPECT_EQ(store->Persist(ns, KeyOf(1), now_ns), StatusCode::kOk);
 }
 
+// Admission alone would not have it written: it waits for that all the same.
+TEST_F(ChunkStoreNvme, WhatIsBeingPersistedLeavesDramLast) {
+  OpenNvme(4, 24);
+  ShutDown();
+  options.nvme.admission = NvmeAdmission::kSecondHit;
+  options.policy = "lru";
+  Boot();
+  for (uint64_t key = 0; key < 12; ++key) ASSERT_EQ(PutKey(key, kBytes), StatusCode::kOk);
+  ASSERT_EQ(store->Persist(ns, KeyOf(0), now_ns), StatusCode::kBusy);
+  for (uint64_t key = 12; key < 20; ++key) {  // nothing is polled: it is not written yet
+    ASSERT_EQ(Put(*session, key, kBytes), StatusCode::kOk);
+  }
+  EXPECT_EQ(TierOf(0), "dram");
+  EXPECT_EQ(TierOf(7), "none");
+}
+
 TEST_F(ChunkStoreNvme, PersistSaysThatTheDeviceCannotBeWritten) {
   OpenNvme(4, 24);
   Fill(0, 1);
