@@ -16,6 +16,7 @@
 #include "bench/nvme_traffic.h"
 #include "bench/payloads.h"
 #include "bench/population.h"
+#include "bench/ring.h"
 #include "storage/base/clock.h"
 #include "storage/base/limits.h"
 
@@ -34,6 +35,7 @@ constexpr int64_t kPopulateNs = 60 * kNsPerSecond;
 constexpr double kMixWanted = 4, kMixLogsBefore = 1.25, kMixLogs = 2;
 constexpr uint32_t kMixChunkMax = 4 * kMiB;
 constexpr double kMissedShareMax = 0.01;
+constexpr uint64_t kRingBytesMax = 1 * kGiB;
 
 // By the size of the log.
 // Half a segment of a smaller pool would not hold a record of 1,028 KiB.
@@ -83,10 +85,11 @@ struct Found {
 
 class Rounds {
  public:
-  Rounds(Tier& tier, const Fio& fio, std::string fio_file, uint64_t bytes, const Payloads& payloads,
-         Found* found)
+  Rounds(Tier& tier, const Fio& fio, Ring& ring, std::string fio_file, uint64_t bytes,
+         const Payloads& payloads, Found* found)
       : tier_(tier),
         fio_(fio),
+        ring_(ring),
         fio_file_(std::move(fio_file)),
         bytes_(bytes),
         payloads_(payloads),
@@ -105,14 +108,19 @@ class Rounds {
   Status Round() {
     const uint64_t large_count = TurnBytes(bytes_) / kLarge, small_count = large_count * 8;
     if (Status read = FioRead("fio_read_1m", large_, 4); !read.ok()) return read;
+    if (Status read = RingRead("ring_read_1m", large_, 4); !read.ok()) return read;
+    LeadIn(large_, kLargeDepth);
     Get("get_1m", large_, kLargeDepth, large_count, false);
     Get("payload_get_1m", large_, kLargeDepth, large_count, true);
     if (Status read = FioRead("fio_read_64k", small_, 16); !read.ok()) return read;
+    if (Status read = RingRead("ring_read_64k", small_, 16); !read.ok()) return read;
     Get("get_64k", small_, kSmallDepth, small_count, false);
     if (Status written = FioWrite(); !written.ok()) return written;
+    if (Status written = RingWrite(); !written.ok()) return written;
     Note("demote", putter_.Write(large_count), kLarge);
     if (!putter_.AwaitWritten()) return Status(StatusCode::kDeadline, "nothing is written");
     putter_.Forget();
+    LeadIn(large_, kLargeDepth);
     Get("read_alone", large_, kLargeDepth, large_count, false);
     std::atomic<bool> stop{false};
     std::thread writes([&] { putter_.WriteUntil(stop); });
@@ -141,6 +149,35 @@ class Rounds {
     job.depth = depth;
     job.range_bytes = set.count() * job.block_bytes;
     return RunFio(name, job);
+  }
+
+  Status RingRead(const std::string& name, const ChunkSet& set, uint32_t depth) {
+    const uint64_t block_bytes = set.payload_bytes() + kHeader;
+    return Noted(name, ring_.Run({.kind = IoKind::kRead,
+                                  .block_bytes = block_bytes,
+                                  .depth = depth,
+                                  .range_bytes = set.count() * block_bytes,
+                                  .io_bytes = TurnBytes(bytes_)}));
+  }
+
+  Status RingWrite() {
+    return Noted("ring_write_1m", ring_.Run({.kind = IoKind::kWrite,
+                                             .block_bytes = kLarge + kHeader,
+                                             .depth = 4,
+                                             .range_bytes = bytes_,
+                                             .io_bytes = TurnBytes(bytes_)}));
+  }
+
+  Status Noted(const std::string& name, const Result<double>& rate) {
+    if (rate.ok()) found_.mbps[name].push_back(*rate / 1e6);
+    return rate.status();
+  }
+
+  // A pool whose memory clients wrote takes fresh memory for what comes from NVMe, once.
+  void LeadIn(ChunkSet& set, GetDepth depth) {
+    const uint64_t count = DramBytes(bytes_) / set.payload_bytes();
+    found_.missed += GetFromNvme(*tier_.ns, payloads_, set, depth, count, false).missed;
+    found_.gets += count;
   }
 
   // Front to back, as segments are written, and on from where it was.
@@ -174,6 +211,7 @@ class Rounds {
 
   Tier& tier_;
   const Fio& fio_;
+  Ring& ring_;
   const std::string fio_file_;
   const uint64_t bytes_;
   const Payloads& payloads_;
@@ -261,19 +299,22 @@ Status MeasureRounds(const std::string& folder, const Fio& fio, const NvmeBenchO
     Status written = WriteFile(fio, each, options.bytes, each == log);
     if (!written.ok()) return written;
   }
+  Result<Ring> ring = Ring::Open(file, std::min(DramBytes(options.bytes), kRingBytesMax));
+  if (!ring.ok()) return ring.status();
   std::optional<Result<Tier>> tier;
   for (const bool again : {false, true}) {
     tier.reset();  // one at a time has the log
     tier.emplace(OpenTier(folder, log, options.bytes, DramBytes(options.bytes)));
     if (!tier->ok()) return tier->status();
-    Rounds rounds(**tier, fio, file, options.bytes, payloads, found);
+    Rounds rounds(**tier, fio, *ring, file, options.bytes, payloads, found);
     if (!again) {
       Progress("filling the log; then a start anew, with nothing in DRAM");
       if (!rounds.Fill()) return Status(StatusCode::kDeadline, "the log is not being filled");
       continue;
     }
     found->read_budget_bytes = TenantNumber(*(**tier).client, "/tiers/1/read_budget_bytes");
-    found->page_bytes = std::min(PageBytes(*(**tier).client), fio.page_bytes());
+    found->page_bytes =
+        std::min({PageBytes(*(**tier).client), fio.page_bytes(), ring->page_bytes()});
     for (uint32_t round = 1; round <= options.rounds; ++round) {
       Progress("round " + std::to_string(round) + " of " + std::to_string(options.rounds));
       if (Status done = rounds.Round(); !done.ok()) return done;
@@ -306,6 +347,9 @@ constexpr Ratio kRatios[] = {
     {"demote_vs_fio", "demote", "fio_write_1m", 0.90},
     {"read_while_demoting_vs_alone", "read_while_demoting", "read_alone", 0.75},
     {"payload_get_1m_vs_fio", "payload_get_1m", "fio_read_1m", 0},
+    {"get_1m_qd4_vs_ring", "get_1m", "ring_read_1m", 0},
+    {"get_64k_qd16_vs_ring", "get_64k", "ring_read_64k", 0},
+    {"demote_vs_ring", "demote", "ring_write_1m", 0},
 };
 
 // The least and the most of the rounds' own ratios.

@@ -18,7 +18,8 @@ namespace {
 constexpr uint32_t kPutBatch = 16;
 constexpr size_t kRemoveBatch = 256;
 constexpr double kMeasuredShare = 0.8;
-constexpr uint32_t kLookUs = 500;
+// A look costs the daemon some 0.1 ms.
+constexpr uint32_t kLookUs = 3000;
 constexpr int64_t kRoomNs = 2 * kNsPerSecond;
 constexpr int64_t kWrittenNs = 60 * kNsPerSecond;
 

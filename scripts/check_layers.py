@@ -66,7 +66,7 @@ ALLOWED: dict[str, list[str]] = {
     "client/core": [*BYTES, "proto"],
     "client/python": [*BYTES, "client/core"],
     "client/cli": [*BYTES, "client/core", "bench"],
-    "bench": [*BYTES, "storage/codec", "client/core"],
+    "bench": [*BYTES, "storage/codec", "storage/io", "client/core"],
 }
 
 FOREIGN: dict[str, list[str]] = {

@@ -72,7 +72,7 @@ Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& s
     if (MonotonicNs() >= wait_until_ns) {
       return Status(StatusCode::kBusy, "all 63 requests of the session are in flight");
     }
-    AwaitTail(seen, wait_until_ns);
+    AwaitTail(seen, FUTEX_BITSET_MATCH_ANY, wait_until_ns);
   }
   RingDoorbell();
   return request;
@@ -81,6 +81,7 @@ Result<std::shared_ptr<PendingRequest>> RequestQueue::Submit(const Submission& s
 void RequestQueue::Push(const Submission& submission, std::shared_ptr<PendingRequest> request) {
   const uint32_t block = free_blocks_.back();
   free_blocks_.pop_back();
+  request->block = block;
   request->tag = next_tag_++;
   std::copy(submission.keys.begin(), submission.keys.end(), memory_.requests[block].keys);
   shm::SubmissionEntry entry{};
@@ -163,7 +164,7 @@ StatusCode RequestQueue::Wait(PendingRequest& request, int64_t until_ns) {
     if (ended == StatusCode::kUnavailable) orphaned_(request);
     if (done) return StatusCode::kOk;
     if (ended != StatusCode::kOk) return ended;
-    AwaitTail(seen, until_ns);
+    AwaitTail(seen, shm::WakeBit(request.block), until_ns);
   }
 }
 
@@ -215,11 +216,11 @@ bool RequestQueue::Housekeep() {
   return left;
 }
 
-void RequestQueue::AwaitTail(uint32_t seen, int64_t until_ns) {
+void RequestQueue::AwaitTail(uint32_t seen, uint32_t wake_bits, int64_t until_ns) {
   const int64_t began_ns = MonotonicNs();
   const int64_t budget_ns = spin_ns_.load(std::memory_order_relaxed);
   if (!may_spin_ || !SpinForTail(seen, std::min(began_ns + budget_ns, until_ns))) {
-    SleepForTail(seen, until_ns);
+    SleepForTail(seen, wake_bits, until_ns);
   }
   // By what the answer took, not by whether the spin saw it: a spin once too short would stay so.
   const bool worth_it = MonotonicNs() - began_ns <= kSpinNsMax;
@@ -235,15 +236,15 @@ bool RequestQueue::SpinForTail(uint32_t seen, int64_t until_ns) const {
   return false;
 }
 
-void RequestQueue::SleepForTail(uint32_t seen, int64_t until_ns) {
+void RequestQueue::SleepForTail(uint32_t seen, uint32_t wake_bits, int64_t until_ns) {
   waiting_.fetch_add(1, std::memory_order_seq_cst);
   // seq_cst against complete_tail: either we see the new tail, or the daemon sees that we wait.
   memory_.client_waiting.fetch_add(1, std::memory_order_seq_cst);
-  const int64_t left_ns = until_ns - MonotonicNs();
-  if (memory_.complete_tail.load(std::memory_order_seq_cst) == seen && left_ns > 0 &&
+  if (memory_.complete_tail.load(std::memory_order_seq_cst) == seen && until_ns > 0 &&
       !dead_.load(std::memory_order_seq_cst)) {
-    const timespec timeout{.tv_sec = left_ns / kNsPerSecond, .tv_nsec = left_ns % kNsPerSecond};
-    syscall(SYS_futex, &memory_.complete_tail, FUTEX_WAIT, seen, &timeout, nullptr, 0);
+    // This operation's timeout is a time, of CLOCK_MONOTONIC.
+    const timespec until{.tv_sec = until_ns / kNsPerSecond, .tv_nsec = until_ns % kNsPerSecond};
+    syscall(SYS_futex, &memory_.complete_tail, FUTEX_WAIT_BITSET, seen, &until, nullptr, wake_bits);
   }
   memory_.client_waiting.fetch_sub(1, std::memory_order_seq_cst);
   waiting_.fetch_sub(1, std::memory_order_seq_cst);

@@ -28,6 +28,7 @@ struct PendingRequest {
   shm::Op op{};
   uint64_t tag = 0;
   std::vector<uint32_t> pins;  // kGet: the pin words that it names
+  uint32_t block = 0;          // of the session's
 
   // Under the queue's lock until `done` was seen under it.
   bool done = false;
@@ -92,10 +93,11 @@ class RequestQueue {
   void Push(const Submission& submission, std::shared_ptr<PendingRequest> request);
   void PushCancels();
   void RingDoorbell();
-  // Until complete_tail is not `seen`, or `until_ns`, or death: spins a little, then sleeps.
-  void AwaitTail(uint32_t seen, int64_t until_ns);
+  // Until complete_tail is not `seen`, or `until_ns`, or death: spins a little, then sleeps until a
+  // request with a bit of `wake_bits` completes.
+  void AwaitTail(uint32_t seen, uint32_t wake_bits, int64_t until_ns);
   bool SpinForTail(uint32_t seen, int64_t until_ns) const;
-  void SleepForTail(uint32_t seen, int64_t until_ns);
+  void SleepForTail(uint32_t seen, uint32_t wake_bits, int64_t until_ns);
 
   // Constant after construction.
   shm::SessionMemory& memory_;

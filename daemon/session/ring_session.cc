@@ -310,7 +310,8 @@ void RingSession::Complete(const shm::SubmissionEntry& entry, StatusCode status)
   // that it sleeps.
   shared_->complete_tail.store(++complete_tail_, std::memory_order_seq_cst);
   if (shared_->client_waiting.load(std::memory_order_seq_cst) != 0) {
-    syscall(SYS_futex, &shared_->complete_tail, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+    syscall(SYS_futex, &shared_->complete_tail, FUTEX_WAKE_BITSET, INT_MAX, nullptr, nullptr,
+            shm::WakeBit(entry.request));
   }
 }
 

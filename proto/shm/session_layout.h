@@ -80,6 +80,10 @@ struct CompletionEntry {
 };
 static_assert(sizeof(CompletionEntry) == 32);
 
+// Clients wait on complete_tail with FUTEX_WAIT_BITSET, and a completion wakes with the bit of its
+// block: of the threads that wait it wakes the one whose answer it is.
+constexpr uint32_t WakeBit(uint32_t request) { return uint32_t{1} << (request % 32); }
+
 // One key of a request, written by the client.
 struct KeyEntry {
   uint64_t key[4];  // ChunkKey::words

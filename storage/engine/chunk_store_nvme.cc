@@ -90,6 +90,7 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
       if (wanted) {
         DropChunk(chunk, ChunkCause::kNone);
         --nvme_->counts.recovered;
+        ++nvme_->counts.refused;
       }
     }
   }

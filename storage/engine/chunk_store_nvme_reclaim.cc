@@ -23,6 +23,9 @@ constexpr size_t kSampleSegments = 32;
 constexpr size_t kAppraisedResidentsMax = 64;
 constexpr size_t kResidentsPerPoll = 512;  // 0.2 ms
 constexpr int64_t kReclaimRetryNs = kNsPerSecond;
+// A survivor takes a write beside its room, so it is worth twice the price of room, or goes
+// (measured: docs/decisions.md).
+constexpr double kCarryPrice = 2;
 
 }  // namespace
 
@@ -145,7 +148,7 @@ ChunkStore::Leaving ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) 
   if (at.loading) return Leaving::kWaits;  // until then this is its only place
   const bool leased = at.lease_until_ns > now_ns;
   const uint64_t half = nvme_->log().segments()->segment_bytes() / 2;
-  const bool dear = nvme_->policy().Worth(at.nvme_policy) > reclaim.price &&
+  const bool dear = nvme_->policy().Worth(at.nvme_policy) > kCarryPrice * reclaim.price &&
                     reclaim.carried_bytes + record_bytes <= half;
   if (dear || leased) {
     const Leaving leaving = at.in_dram ? CarryFromDram(chunk) : CarryFromLog(chunk, now_ns);

@@ -188,7 +188,7 @@ bool ChunkStore::Evacuate(const Victim& victim, double price, int64_t now_ns) {
       continue;
     }
     const uint64_t record_bytes = shm::RecordBytes(record.payload_bytes);
-    if (policy_->Worth(chunk.policy) > price &&
+    if (!chunk.on_nvme() && policy_->Worth(chunk.policy) > price &&
         carried + record_bytes <= options_.segment_bytes / 2 &&
         CarryOver(segment, record, now_ns)) {
       carried += record_bytes;

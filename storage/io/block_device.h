@@ -58,9 +58,11 @@ const char* DeviceModeName(DeviceMode mode);
 struct IoBudgets {
   // One piece is always allowed.  By default four chunks of 1 MiB with their headers.
   uint64_t read_bytes = 4 * (kMiB + kPageBytes);
+  // Writes in flight: so many pieces' bytes, each with a page before it, and twice as many
+  // operations at most.
   uint64_t write_piece_bytes = 1 * kMiB;
   uint32_t write_depth = 4;
-  // While reads wait, are in flight, or ended less than read_quiet_ns ago (a reader that asks for
+  // While reads that somebody waits for (any class but kWriteBehind) wait, are in flight, or ended less than read_quiet_ns ago (a reader that asks for
   // one chunk after the other leaves gaps, into which 4 MiB of writes would slip).
   uint64_t contended_write_piece_bytes = 256 * kKiB;
   uint32_t contended_write_depth = 1;

@@ -247,7 +247,8 @@ void QueuedDevice::Abandon() {
     free_operations_.push_back(i);
   }
   reading_bytes_ = background_reading_bytes_ = writing_bytes_ = 0;
-  writing_count_ = others_count_ = deadline_reading_count_ = outstanding_ = 0;
+  writing_count_ = others_count_ = deadline_reading_count_ = 0;
+  awaited_reading_count_ = outstanding_ = 0;
   for (Buffer& buffer : buffers_) buffer.requests = 0;
 }
 

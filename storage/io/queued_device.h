@@ -150,6 +150,7 @@ class QueuedDevice : public BlockDevice {
   uint32_t writing_count_ = 0;
   uint32_t others_count_ = 0;
   uint32_t deadline_reading_count_ = 0;
+  uint32_t awaited_reading_count_ = 0;  // all classes but kWriteBehind
   int64_t read_ended_ns_;
   uint32_t outstanding_ = 0;
   bool polling_ = false;

@@ -12,12 +12,15 @@ constexpr uint32_t kGenerationShift = 16;
 constexpr uint64_t kSlotMask = (1u << kGenerationShift) - 1;
 static_assert(kIoOperationsMax <= kSlotMask + 1);
 
+bool Awaited(IoClass io_class) { return io_class != IoClass::kWriteBehind; }
+
 }  // namespace
 
+// Reads that nobody waits for do not hold writes back: those of reclaim make the room for them.
 bool QueuedDevice::ReadsContend() const {
-  if (reading_bytes_ > 0) return true;
-  for (const IoList& queue : reads_) {
-    if (!queue.empty()) return true;
+  if (awaited_reading_count_ > 0) return true;
+  for (uint32_t i = 0; i < kIoClassCount; ++i) {
+    if (Awaited(static_cast<IoClass>(i)) && !reads_[i].empty()) return true;
   }
   return clock_.NowNs() - read_ended_ns_ < budgets_.read_quiet_ns;
 }
@@ -57,8 +60,13 @@ bool QueuedDevice::IssueWrite() {
     if (queue.empty()) continue;
     const bool contend = ReadsContend();
     const uint32_t depth = contend ? budgets_.contended_write_depth : budgets_.write_depth;
-    if (writing_count_ >= depth) return false;
-    Issue(queue, contend ? budgets_.contended_write_piece_bytes : budgets_.write_piece_bytes);
+    const uint64_t piece =
+        contend ? budgets_.contended_write_piece_bytes : budgets_.write_piece_bytes;
+    // A header's page before each piece is not worth a place of its own.
+    const uint64_t bytes = writing_bytes_ + PieceBytes(*queue.front(), piece);
+    const bool fits = bytes <= depth * (piece + kPageBytes) && writing_count_ < 2 * depth;
+    if (writing_count_ > 0 && !fits) return false;
+    Issue(queue, piece);
     return true;
   }
   return false;
@@ -112,6 +120,7 @@ void QueuedDevice::Issue(IoList& queue, uint64_t piece_bytes_max) {
   }
   if (request.kind_ == IoKind::kRead) {
     reading_bytes_ += slot.operation.bytes;
+    if (Awaited(request.io_class_)) ++awaited_reading_count_;
     if (request.io_class_ == IoClass::kDeadline) {
       ++deadline_reading_count_;
     } else {
@@ -207,7 +216,10 @@ void QueuedDevice::EndOperation(InFlight& slot, Status status) {
   IoRequest& request = *slot.request;
   if (request.kind_ == IoKind::kRead) {
     reading_bytes_ -= slot.operation.bytes;
-    read_ended_ns_ = clock_.NowNs();
+    if (Awaited(request.io_class_)) {
+      --awaited_reading_count_;
+      read_ended_ns_ = clock_.NowNs();
+    }
     if (request.io_class_ == IoClass::kDeadline) {
       --deadline_reading_count_;
     } else {

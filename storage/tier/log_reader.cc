@@ -13,8 +13,6 @@ LogReader::LogReader(BlockDevice& device, LogSegments& segments, const BreakerOp
     : device_(device), segments_(segments), breaker_(breaker) {
   free_.reserve(kLogReadsMax);
   under_way_.reserve(kLogReadsMax);
-  finished_.reserve(kLogReadsMax);
-  calling_.reserve(kLogReadsMax);
 }
 
 Status LogReader::CheckRead(const LogRead& read, int64_t now_ns) const {
@@ -87,7 +85,9 @@ void LogReader::ReadDone(Slot& slot) {
     if (!breaker_.open()) segments_.Fail(slot.place.segment);
     breaker_.Failed(status, now_ns_);
   }
-  finished_.push_back({.done = std::exchange(slot.done, nullptr), .status = std::move(status)});
+  finished_.push_back({.done = std::exchange(slot.done, nullptr),
+                       .status = std::move(status),
+                       .bytes = slot.bytes()});
 
   const uint32_t index = slot.index;
   free_.push_back(std::move(under_way_[index]));
@@ -118,9 +118,12 @@ void LogReader::Poll(int64_t now_ns) {
       }
     }
   }
-  finished_.swap(calling_);
-  for (Finished& read : calling_) read.done(read.status);
-  calling_.clear();
+  for (uint64_t bytes = 0; !finished_.empty() && bytes < kLogReadsDoneBytes;) {
+    const Finished read = std::move(finished_.front());
+    finished_.pop_front();
+    if (read.status.ok()) bytes += read.bytes;
+    read.done(read.status);
+  }
 }
 
 int64_t LogReader::next_wake_ns() const { return finished_.empty() ? first_deadline_ns_ : now_ns_; }

@@ -6,6 +6,7 @@
 // Threads: belongs to the device's thread.  `done` is called from Poll only.
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -29,6 +30,9 @@ struct LogRead {
   IoClass io_class = IoClass::kDeadline;
   int64_t deadline_ns = INT64_MAX;
 };
+
+// Bytes of reads that are done in one Poll, or a single read: some 15 us of hashing.
+inline constexpr uint64_t kLogReadsDoneBytes = 256 * kKiB;
 
 using LogReadDone = std::function<void(const Status& status)>;
 
@@ -55,6 +59,8 @@ class LogReader {
   // become the more generous of both.  Nothing happens when it has ended.
   void Hasten(const LogPlace& place, IoClass io_class, int64_t deadline_ns);
 
+  // Calls what is done, as much of it as is judged in a moment (kLogReadsDoneBytes): who waits for
+  // the first is answered, and may ask for the next, while the device is still busy with others.
   void Poll(int64_t now_ns);
   int64_t next_wake_ns() const;
   bool idle() const { return under_way_.empty() && finished_.empty(); }
@@ -71,6 +77,7 @@ class LogReader {
   struct Finished {
     LogReadDone done;
     Status status;
+    uint64_t bytes = 0;
   };
 
   Status CheckRead(const LogRead& read, int64_t now_ns) const;
@@ -83,7 +90,7 @@ class LogReader {
   // Owned by the device's thread.
   std::vector<std::unique_ptr<Slot>> free_;  // made when first needed
   std::vector<std::unique_ptr<Slot>> under_way_;
-  std::vector<Finished> finished_, calling_;
+  std::deque<Finished> finished_;
   int64_t now_ns_ = 0;
   int64_t first_deadline_ns_ = INT64_MAX;
   Breaker breaker_;

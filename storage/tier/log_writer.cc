@@ -11,6 +11,12 @@
 #include "storage/record/copy_hash.h"
 
 namespace terrace {
+namespace {
+
+// Compared between two looks at what has ended: 0.1 ms.
+constexpr uint64_t kVerifyBytesPerPoll = 512 * kKiB;
+
+}  // namespace
 
 LogWriter::LogWriter(BlockDevice& device, const LogIdentity& identity, LogSegments& segments,
                      const LogWriteOptions& options, std::span<uint8_t> memory, BufferId buffer)
@@ -31,9 +37,13 @@ LogWriter::LogWriter(BlockDevice& device, const LogIdentity& identity, LogSegmen
   for (uint32_t i = 0; i < options.buffer_count; ++i) {
     buffers_.push_back(std::make_unique<Buffer>());
     buffers_.back()->writer = this;
-    buffers_.back()->data = at;
+    buffers_.back()->memory = at;
     at += options.buffer_bytes;
     free_buffers_.push_back(buffers_.back().get());
+  }
+  for (Buffer& direct : directs_) {
+    direct.writer = this;
+    free_directs_.push_back(&direct);
   }
   for (uint32_t i = 0; i < kLogAppendsMax; ++i) free_pending_.push_back(i);
   finished_.reserve(kLogAppendsMax);
@@ -92,6 +102,9 @@ Status LogWriter::Append(const LogAppend& append, LogAppendDone done, int64_t no
   pending.since_ns = now_ns;
   pending.urgent = append.urgent;
   pending.verify = append.verify;
+  pending.direct = append.stored.size() >= options_.direct_bytes_min &&
+                   reinterpret_cast<uintptr_t>(append.stored.data()) % kLogBlockBytes == 0;
+  pending.to_verify = 0;
   pending.status = Status::Ok();
   open.pending.push_back(index);
   segments_.Filled(open.segment, open.assigned);
@@ -187,23 +200,30 @@ void LogWriter::Poll(int64_t now_ns) {
   }
   MaybeSync();
   device_.Flush();
+  VerifySome();
 }
 
 void LogWriter::Copy(Open& open) {
   while (open.to_copy < open.pending.size()) {
-    if (!CopyRecord(open, (*pending_)[open.pending[open.to_copy]])) return;
+    if (!CopyRecord(open, open.pending[open.to_copy])) return;
     ++open.to_copy;
   }
 }
 
+bool LogWriter::MayCopy(const Open& open, uint64_t bytes) const {
+  return open.copied - std::min(open.copied, open.durable) + bytes <= kLogUnsyncedBytesMax;
+}
+
 // False when it must wait for a buffer or for a sync.
-bool LogWriter::CopyRecord(Open& open, Pending& pending) {
+bool LogWriter::CopyRecord(Open& open, uint32_t index) {
+  Pending& pending = (*pending_)[index];
   while (pending.copied < pending.record_bytes) {
+    if (pending.direct && pending.copied == sizeof(pending.header)) {
+      if (!BeginDirect(open, index)) return false;
+      continue;
+    }
     if (open.filling == nullptr) {
-      if (open.copied - std::min(open.copied, open.durable) + options_.buffer_bytes >
-          kLogUnsyncedBytesMax) {
-        return false;
-      }
+      if (!MayCopy(open, options_.buffer_bytes)) return false;
       open.filling = BufferFor(open, open.copied);
       if (open.filling == nullptr) return false;
     }
@@ -213,9 +233,10 @@ bool LogWriter::CopyRecord(Open& open, Pending& pending) {
       MakeReady(open);
       continue;
     }
-    CopyPiece(pending, buffer.data + buffer.fill, bytes);
-    if (pending.verify && pending.copied >= sizeof(pending.header)) {
-      VerifyLeaf(pending, buffer.data + buffer.fill, pending.copied - sizeof(pending.header));
+    uint8_t* const into = buffer.memory + buffer.fill;
+    CopyPiece(pending, into, bytes);
+    if (pending.verify && !pending.direct && pending.copied >= sizeof(pending.header)) {
+      VerifyLeaf(pending, into, pending.copied - sizeof(pending.header));
     }
     buffer.fill += bytes;
     pending.copied += bytes;
@@ -225,14 +246,33 @@ bool LogWriter::CopyRecord(Open& open, Pending& pending) {
   return true;
 }
 
+// The payload's whole pages follow what was copied; the rest of the record is copied behind them.
+bool LogWriter::BeginDirect(Open& open, uint32_t index) {
+  Pending& pending = (*pending_)[index];
+  const uint64_t bytes = pending.stored.size() / kLogBlockBytes * kLogBlockBytes;
+  if (free_directs_.empty() || !MayCopy(open, bytes)) return false;
+  if (open.filling != nullptr) MakeReady(open);
+  Buffer* const buffer = free_directs_.back();
+  free_directs_.pop_back();
+  Take(*buffer, open, open.copied);
+  buffer->pending = index;
+  buffer->data = pending.stored.data();
+  buffer->fill = bytes;
+  buffer->state = BufferState::kReady;
+  open.queue.push_back(buffer);
+  pending.copied += bytes;
+  open.copied += bytes;
+  return true;
+}
+
 // How much is copied next.  What is verified goes leaf by leaf, so that each is hashed where it
 // lies, while it is in the processor's cache; 0: the next one does not fit.
 uint64_t LogWriter::PieceBytes(const Pending& pending, uint64_t room) {
   const uint64_t left = pending.record_bytes - pending.copied;
-  if (!pending.verify) return std::min(room, left);
-  if (pending.copied < sizeof(pending.header)) {
+  if ((pending.verify || pending.direct) && pending.copied < sizeof(pending.header)) {
     return std::min(room, sizeof(pending.header) - pending.copied);
   }
+  if (!pending.verify || pending.direct) return std::min(room, left);
   const uint64_t leaf = std::min<uint64_t>(left, shm::kLeafBytes);
   return leaf <= room ? leaf : 0;
 }
@@ -244,6 +284,42 @@ void LogWriter::VerifyLeaf(Pending& pending, const uint8_t* leaf, uint64_t at) {
   HashLeaves(leaf, std::min<uint64_t>(shm::kLeafBytes, pending.stored.size() - at), &hash);
   if (hash == pending.header.leaves[at / shm::kLeafBytes]) return;
   pending.status = Status(StatusCode::kCorrupt, "a payload differs from its leaf table");
+}
+
+// The next `bytes` of a payload that is written from where it lies, a leaf at a time: each is taken
+// out once, and what goes to the device is judged by whoever reads it there.
+void LogWriter::VerifyDirect(Pending& pending, uint64_t bytes) {
+  alignas(64) uint8_t leaf[shm::kLeafBytes];
+  const uint64_t end = pending.to_verify + bytes;
+  while (pending.status.ok() && pending.to_verify < std::min(end, pending.stored.size())) {
+    const uint64_t at = pending.to_verify;
+    const uint64_t part = std::min<uint64_t>(shm::kLeafBytes, pending.stored.size() - at);
+    pending.status = GuardedCopy(leaf, pending.stored.data() + at, part);
+    if (pending.status.ok()) VerifyLeaf(pending, leaf, at);
+    pending.to_verify += part;
+  }
+  if (!pending.status.ok()) pending.to_verify = pending.stored.size();
+}
+
+// While the device is busy with them.
+void LogWriter::VerifySome() {
+  uint64_t left = kVerifyBytesPerPoll;
+  for (Open& open : opens_) {
+    if (open.life != Life::kRecords) continue;
+    bool judged = false;
+    for (const uint32_t index : open.pending) {
+      Pending& pending = (*pending_)[index];
+      if (pending.copied < pending.record_bytes) break;
+      if (pending.judged()) continue;
+      const uint64_t from = pending.to_verify;
+      VerifyDirect(pending, left);
+      left -= std::min(left, pending.to_verify - from);
+      judged = true;
+      if (left == 0) break;
+    }
+    if (judged) Acknowledge(open);
+    work_ |= judged;
+  }
 }
 
 // The next `bytes` of the record: of its header, its payload and its padding.  A payload that
@@ -274,11 +350,16 @@ LogWriter::Buffer* LogWriter::BufferFor(Open& open, uint64_t from) {
   if (free_buffers_.empty()) return nullptr;
   Buffer* const buffer = free_buffers_.back();
   free_buffers_.pop_back();
-  buffer->open = static_cast<uint32_t>(&open - opens_.data());
-  buffer->state = BufferState::kFilling;
-  buffer->from = from;
-  buffer->fill = 0;
+  Take(*buffer, open, from);
+  buffer->data = buffer->memory;
   return buffer;
+}
+
+void LogWriter::Take(Buffer& buffer, const Open& open, uint64_t from) {
+  buffer.open = static_cast<uint32_t>(&open - opens_.data());
+  buffer.state = BufferState::kFilling;
+  buffer.from = from;
+  buffer.fill = 0;
 }
 
 void LogWriter::MakeReady(Open& open) {
@@ -326,7 +407,7 @@ void LogWriter::CopyFooter(Open& open) {
                : reinterpret_cast<const uint8_t*>(open.entries.data()) + open.tail_copied;
     const uint64_t bytes = std::min<uint64_t>(options_.buffer_bytes - buffer.fill,
                                               (behind ? tail : entries) - open.tail_copied);
-    std::memcpy(buffer.data + buffer.fill, source, bytes);
+    std::memcpy(buffer.memory + buffer.fill, source, bytes);
     buffer.fill += bytes;
     open.tail_copied += bytes;
     if (buffer.fill == options_.buffer_bytes) MakeReady(open);

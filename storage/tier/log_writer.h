@@ -4,6 +4,7 @@
 // groups of writes under one sync, footers.  Knows nothing of reads, namespaces or recovery.
 //
 //   record:  assigned --copied--> in buffers --written--> --synced--> durable: done(place, Ok)
+//            long payloads go out from where they lie, and are judged meanwhile
 //   segment: head written, synced --> records --Seal | no room--> all durable --> footer --> sealed
 //
 // A record is done only when it and everything before it in its segment are on stable storage, so
@@ -34,13 +35,18 @@ inline constexpr uint32_t kLogAppendsMax = 64;
 // much of a segment's last record: recovery checks payloads from there on.
 inline constexpr uint64_t kLogUnsyncedBytesMax = 32 * kMiB;
 static_assert(kLogUnsyncedBytesMax >= shm::RecordBytes(kChunkBytesMax));
+// Payloads written from the caller's memory, on their way at once.
+inline constexpr uint32_t kLogDirectMax = 16;
 // Segments being filled, and being sealed meanwhile.
 inline constexpr uint32_t kLogOpenMax = 2 * kReuseClassCount;
 
 struct LogWriteOptions {
   uint32_t buffer_bytes = 1 * kMiB;  // a multiple of 4 KiB; one write each
   uint32_t buffer_count = 8;
-  uint64_t sync_bytes = 8 * kMiB;     // written, that are worth a sync of their own
+  // Payloads of so much and more, in whole pages of memory, are written from where they lie: a copy
+  // of less costs no more than a write of its own.  At least kLogBlockBytes.
+  uint64_t direct_bytes_min = 256 * kKiB;
+  uint64_t sync_bytes = 16 * kMiB;    // written, that are worth a sync of their own
   int64_t linger_ns = 20 * kNsPerMs;  // how long a record waits for company
   BreakerOptions breaker{.failures = 1};
 };
@@ -53,13 +59,14 @@ constexpr uint64_t LogWriterBytes(const LogWriteOptions& options) {
 
 struct LogAppend {
   const shm::RecordHeader* header = nullptr;  // as in DRAM, without a place; copied by Append
-  // What follows the header, header->stored_bytes of it.  May be memory that clients write: it is
-  // read once, guarded.  Stays as it is until `done`.
+  // What follows the header, header->stored_bytes of it; stays mapped until `done`.  May be memory
+  // that clients write: the writer's own reads are guarded.  Who changes it meanwhile may find that
+  // the log holds something else, which every read of it judges.
   std::span<const uint8_t> stored;
   uint32_t reuse_class = 0;  // below kReuseClassCount
   bool urgent = false;       // someone waits: written and synced without lingering
-  // `stored` is the plain payload, and is compared with the header's leaf table as it is copied:
-  // one that differs ends with kCorrupt.  REQUIRES: write buffers of a leaf or more.
+  // `stored` is the plain payload, and is compared with the header's leaf table while it is copied
+  // or written: one that differs ends with kCorrupt.  REQUIRES: write buffers of a leaf or more.
   bool verify = false;
 };
 
@@ -113,6 +120,8 @@ class LogWriter {
   LogWriteStats stats() const;
 
  private:
+  static constexpr uint32_t kNone = UINT32_MAX;
+
   struct Pending {
     shm::RecordHeader header;
     std::span<const uint8_t> stored;
@@ -122,14 +131,20 @@ class LogWriter {
     int64_t since_ns = 0;
     bool urgent = false;
     bool verify = false;
+    bool direct = false;       // the payload's whole pages are written from where they lie
+    uint64_t to_verify = 0;    // direct: of the payload, from here on not yet compared
     Status status;
+
+    bool judged() const { return !direct || !verify || to_verify >= stored.size(); }
   };
   enum class BufferState : uint8_t { kFree, kFilling, kReady, kWriting, kDone };
   struct Buffer : IoRequest {
     LogWriter* writer = nullptr;
     uint32_t open = 0;  // which of opens_
     BufferState state = BufferState::kFree;
-    uint8_t* data = nullptr;
+    uint8_t* memory = nullptr;      // that is copied to; null: none of its own
+    const uint8_t* data = nullptr;  // that is written
+    uint32_t pending = kNone;       // without memory of its own: whose payload it writes
     uint64_t from = 0;  // in the segment
     uint64_t fill = 0;
   };
@@ -159,8 +174,6 @@ class LogWriter {
     Status status;
   };
 
-  static constexpr uint32_t kNone = UINT32_MAX;
-
   Status CheckAppend(const LogAppend& append, uint64_t record_bytes, int64_t now_ns) const;
   Result<uint32_t> OpenFor(uint32_t reuse_class, uint64_t record_bytes);
   bool Fits(const Open& open, uint64_t record_bytes) const;
@@ -170,13 +183,18 @@ class LogWriter {
 
   void StartHead(Open& open);
   void Copy(Open& open);
-  bool CopyRecord(Open& open, Pending& pending);
+  bool CopyRecord(Open& open, uint32_t index);
+  bool BeginDirect(Open& open, uint32_t index);
+  bool MayCopy(const Open& open, uint64_t bytes) const;
   static uint64_t PieceBytes(const Pending& pending, uint64_t room);
   void CopyPiece(Pending& pending, uint8_t* into, uint64_t bytes);
   static void VerifyLeaf(Pending& pending, const uint8_t* leaf, uint64_t at);
+  static void VerifyDirect(Pending& pending, uint64_t bytes);
+  void VerifySome();
   void BeginFooter(Open& open);
   void CopyFooter(Open& open);
   Buffer* BufferFor(Open& open, uint64_t from);
+  void Take(Buffer& buffer, const Open& open, uint64_t from);
   void MakeReady(Open& open);
   bool PartialDue(const Open& open) const;
   void SubmitReady(Open& open);
@@ -185,6 +203,7 @@ class LogWriter {
 
   void HeadDone(Open& open);
   void BufferDone(Buffer& buffer);
+  bool SourceFailed(const Buffer& buffer);
   void SyncDone();
   void Advance(Open& open);
   void Acknowledge(Open& open);
@@ -208,6 +227,8 @@ class LogWriter {
   SyncRequest sync_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
   std::vector<Buffer*> free_buffers_;
+  std::array<Buffer, kLogDirectMax> directs_;
+  std::vector<Buffer*> free_directs_;
   std::array<Open, kLogOpenMax> opens_;
   std::array<uint32_t, kReuseClassCount> current_;  // of opens_
   std::unique_ptr<std::array<Pending, kLogAppendsMax>> pending_;

@@ -41,7 +41,8 @@ void LogWriter::SubmitReady(Open& open) {
   for (Buffer* const buffer : open.queue) {
     if (buffer->state != BufferState::kReady) continue;
     buffer->PrepareWrite(SegmentOffset(open.segment, segments_.segment_bytes()) + buffer->from,
-                         buffer->data, buffer->fill, buffer_id_);
+                         buffer->data, buffer->fill,
+                         buffer->memory != nullptr ? buffer_id_ : kNoBuffer);
     buffer->OnDone(
         [](IoRequest& request) {
           Buffer& done = static_cast<Buffer&>(request);
@@ -63,9 +64,19 @@ void LogWriter::BufferDone(Buffer& buffer) {
   buffer.state = BufferState::kDone;
   if (buffer.status().ok()) stats_.written_bytes += buffer.fill;
   if (open.life == Life::kAbandoned) return EndIfQuiet(open);
-  if (!buffer.status().ok()) return Abandon(open, buffer.status());
-  breaker_.Worked();
+  if (!buffer.status().ok() && !SourceFailed(buffer)) return Abandon(open, buffer.status());
+  if (buffer.status().ok()) breaker_.Worked();
   Advance(open);
+}
+
+// Whether a write failed for the memory that it took the bytes from, where a client has punched a
+// hole: that says nothing about the device, and the record is lost anyway.
+bool LogWriter::SourceFailed(const Buffer& buffer) {
+  if (buffer.memory != nullptr) return false;
+  Pending& pending = (*pending_)[buffer.pending];
+  if (!pending.verify) return false;
+  VerifyDirect(pending, pending.stored.size());
+  return !pending.status.ok();
 }
 
 // Moves `written` over what has been written without a gap.
@@ -138,7 +149,7 @@ void LogWriter::Acknowledge(Open& open) {
   while (!open.pending.empty()) {
     const uint32_t index = open.pending.front();
     const Pending& pending = (*pending_)[index];
-    if (pending.end > open.durable) return;
+    if (pending.end > open.durable || !pending.judged()) return;
     open.pending.pop_front();
     --open.to_copy;
     if (pending.status.ok()) {
@@ -206,7 +217,7 @@ void LogWriter::EndLife(Open& open) {
 
 void LogWriter::Release(Buffer* buffer) {
   buffer->state = BufferState::kFree;
-  free_buffers_.push_back(buffer);
+  (buffer->memory != nullptr ? free_buffers_ : free_directs_).push_back(buffer);
 }
 
 }  // namespace terrace

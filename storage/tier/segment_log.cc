@@ -47,6 +47,10 @@ Status CheckOptions(const SegmentLogOptions& options) {
                    std::to_string(write.buffer_bytes) +
                    " bytes: use 2 or more of 4 KiB to 4 MiB, 32 MiB together at most");
   }
+  if (write.direct_bytes_min < kLogBlockBytes) {
+    return Invalid("direct_bytes_min = " + std::to_string(write.direct_bytes_min) +
+                   ": use 4,096 or more");
+  }
   return Status::Ok();
 }
 

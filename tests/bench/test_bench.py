@@ -93,7 +93,8 @@ def test_nvme_gets_come_from_the_device_with_right_bytes(tmp_path: Path) -> None
     assert found["judged"] == (found["page_bytes"] == 2 << 20)
     assert found["write_amplification"] >= 1
     for name in ("get_1m_qd4_vs_fio", "get_64k_qd16_vs_fio", "demote_vs_fio",
-                 "read_while_demoting_vs_alone", "payload_get_1m_vs_fio"):  # fmt: skip
+                 "read_while_demoting_vs_alone", "payload_get_1m_vs_fio", "get_1m_qd4_vs_ring",
+                 "get_64k_qd16_vs_ring", "demote_vs_ring"):  # fmt: skip
         least, most = found["spread"][name]
         assert 0 < least <= found[name] <= most
     assert list(tmp_path.iterdir()) == []

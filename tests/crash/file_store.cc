@@ -49,6 +49,7 @@ Status FileStore::Start() {
   options.nvme.write.buffer_bytes = 256 * kKiB;
   options.nvme.write.buffer_count = 6;
   options.nvme.write.sync_bytes = 512 * kKiB;
+  options.nvme.write.direct_bytes_min = 32 * kKiB;
   options.nvme.write.linger_ns = kNsPerMs / 5;
   Result<std::unique_ptr<ChunkStore>> made = ChunkStore::Create(options);
   if (!made.ok()) return made.status();

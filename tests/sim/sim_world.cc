@@ -74,6 +74,7 @@ void SimWorld::Boot() {
   options_.nvme.write.buffer_bytes = 64 * kKiB;
   options_.nvme.write.buffer_count = 6;
   options_.nvme.write.sync_bytes = 256 * kKiB;
+  options_.nvme.write.direct_bytes_min = uint64_t{kPageBytes} << Random(6);
   ASSERT_TRUE(InstallGuard().ok());
   Result<std::unique_ptr<ChunkStore>> made = ChunkStore::Create(options_);
   ASSERT_TRUE(made.ok()) << made.status().ToString();

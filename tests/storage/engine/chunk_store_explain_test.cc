@@ -194,7 +194,7 @@ TEST_F(ChunkStoreExplain, ReclaimedFromNvme) {
 TEST_F(ChunkStoreExplain, ReclaimedFromDramBeforeItWasWritten) {
   OpenBoth(4, 24, NvmeAdmission::kAlways);
   device->faults().write_error = 1000;  // all of them
-  ExpectGone(PutUntilOneIsAway(0, true), ChunkCause::kEvictedUnwritten);
+  ExpectGone(PutUntilOneIsAway(0, false), ChunkCause::kEvictedUnwritten);
 }
 
 TEST_F(ChunkStoreExplain, ReclaimedFromDramUnadmitted) {

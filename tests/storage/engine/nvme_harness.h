@@ -35,6 +35,7 @@ class NvmeStoreTest : public StoreTest {
     options.nvme.write.buffer_bytes = 64 * kKiB;
     options.nvme.write.buffer_count = 6;
     options.nvme.write.sync_bytes = 256 * kKiB;
+    options.nvme.write.direct_bytes_min = 64 * kKiB;
     Boot();
   }
 

@@ -217,6 +217,35 @@ TEST_F(IoQueue, WritesAreWideAloneAndNarrowBesideReads) {
   EXPECT_TRUE(write.status().ok());
 }
 
+TEST_F(IoQueue, ReadsThatNobodyWaitsForDoNotHoldWritesBack) {
+  Ask &write = Made(), &carried = Made(), &prefetched = Made();
+  Submit(carried.Read(0, at_ + 8 * kMiB, kMiB, IoClass::kWriteBehind));
+  Submit(write.Write(0, at_, 8 * kMiB));
+  auto started = Flushed();
+  ASSERT_EQ(started.size(), 5u);
+  for (size_t i = 1; i < 5; ++i) EXPECT_EQ(started[i].bytes, kMiB);
+  Submit(prefetched.Read(0, at_ + 8 * kMiB, kMiB, IoClass::kPrefetch));
+  started = Flushed();
+  ASSERT_EQ(started.size(), 1u);
+  EXPECT_EQ(started[0].kind, IoKind::kRead);
+}
+
+TEST_F(IoQueue, PagesBeforePiecesTakeNoPlaceOfTheirOwn) {
+  std::deque<Ask>& writes = Many(12);
+  for (uint32_t i = 0; i < 6; ++i) {
+    Submit(writes[2 * i].Write(2 * i * kMiB, at_, kPageBytes));
+    Submit(writes[2 * i + 1].Write(2 * i * kMiB + kPageBytes, at_, kMiB));
+  }
+  const auto started = Flushed();
+  ASSERT_EQ(started.size(), 8u);
+  for (const auto& operation : started) device_.End(operation);
+  for (const auto& operation : device_.TakeStarted()) device_.End(operation);
+  // Pages alone: twice as many as pieces.
+  std::deque<Ask>& pages = Many(12);
+  for (uint32_t i = 0; i < 12; ++i) Submit(pages[i].Write(i * kMiB, at_, kPageBytes));
+  EXPECT_EQ(Flushed().size(), 8u);
+}
+
 TEST_F(IoQueue, UrgentWritesGoBeforeWriteBehind) {
   Ask &behind = Made(), &urgent = Made();
   Submit(behind.Write(0, at_, 8 * kMiB));

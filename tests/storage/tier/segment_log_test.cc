@@ -461,6 +461,7 @@ TEST(SegmentLog, OptionsOutOfBoundsAreInvalid) {
   EXPECT_EQ(code([](SegmentLogOptions& o) { o.sequence_floor = 0; }), StatusCode::kInvalid);
   EXPECT_EQ(code([](SegmentLogOptions& o) { o.write.buffer_bytes = 1000; }), StatusCode::kInvalid);
   EXPECT_EQ(code([](SegmentLogOptions& o) { o.write.buffer_count = 1; }), StatusCode::kInvalid);
+  EXPECT_EQ(code([](SegmentLogOptions& o) { o.write.direct_bytes_min = 0; }), StatusCode::kInvalid);
 }
 
 }  // namespace
