@@ -459,6 +459,7 @@ int64_t ChunkStore::NvmeWake() const {
   };
   sooner(demote_wake_ns_);
   sooner(nvme_->reclaim().retry_ns);
+  sooner(nvme_->reopen_ns());
   sooner(ScrubWake());
   if (nvme_->state() != NvmeState::kOff && !storing_namespaces_ &&
       namespaces_->version() != stored_version_) {
