@@ -82,8 +82,7 @@ std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
 // REQUIRES: on the shard's thread, or when that has ended.
 void NoteWrittenOf(Shard& shard, WriteLedger& ledger) {
   for (const std::string& tenant : shard.tenants()) {
-    const NvmeStats nvme = shard.store(tenant)->stats().nvme;
-    ledger.Note(tenant, nvme.log.writes.written_bytes, WallMs());
+    ledger.Note(tenant, shard.store(tenant)->NvmeBytesWritten(), WallMs());
   }
 }
 

@@ -126,6 +126,10 @@ SegmentLog::Written ChunkStore::NvmeWritten() const {
   return nvme_ != nullptr && nvme_->ready() ? nvme_->log().LongestWritten() : SegmentLog::Written{};
 }
 
+uint64_t ChunkStore::NvmeBytesWritten() const {
+  return nvme_ != nullptr ? nvme_->log().stats().writes.written_bytes : 0;
+}
+
 // ---------------------------------------------------------------------------- namespaces
 
 void ChunkStore::StoreNamespaces(int64_t now_ns) {
