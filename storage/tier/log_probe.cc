@@ -144,8 +144,13 @@ Result<LogIdentity> PeekLog(const DeviceFiles& files) {
     std::memcpy(&superblock, block.data(), sizeof(superblock));
     const Result<LogIdentity> found = ReadSuperblock(superblock);
     if (found.ok()) return found;
-    why = Status(found.status().code(), files.files()[0].path + ": " + found.status().message());
-    if (why.code() == StatusCode::kInvalid) return why;
+    const std::string& path = files.files()[0].path;
+    if (found.status().code() == StatusCode::kInvalid) {
+      return Status(StatusCode::kInvalid, path + ": " + found.status().message());
+    }
+    why = Status(StatusCode::kCorrupt, path + ": neither superblock is good (" +
+                                           found.status().message() +
+                                           "): other data, or a log that is lost");
   }
   return why;
 }
