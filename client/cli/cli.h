@@ -60,5 +60,7 @@ int RunRemove(const CliOptions& options, const std::string& label,
 int RunClear(const CliOptions& options, const std::string& label);
 int RunBump(const CliOptions& options, const std::string& label);
 int RunDoctor(const CliOptions& options);
+// Becomes terrace-fsck, which lies beside this program; returns only when it cannot.
+int RunFsck(const CliOptions& options, const std::vector<std::string>& arguments);
 
 }  // namespace terrace

@@ -1,6 +1,7 @@
 // terrace: looks inside the daemon, and moves single chunks in and out.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 
 #include "client/cli/cli.h"
@@ -90,6 +91,15 @@ int Run(int argc, char** argv) {
     return FlushOutput({}, RunBench(argc - 1, argv + 1));
   }
 #endif
+  // It is another program, with flags of its own.
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  const auto named = std::find_if(words.begin(), words.end(),
+                                  [](const std::string& word) { return word != "--json"; });
+  if (named != words.end() && *named == "fsck") {
+    CliOptions options;
+    options.json = named != words.begin();
+    return FlushOutput({}, RunFsck(options, {named + 1, words.end()}));
+  }
   CLI::App app{"terrace looks inside terraced"};
   app.set_version_flag("--version", std::string("terrace ") + TERRACE_VERSION);
   app.require_subcommand(0, 1);  // a wrong word is to be named before the lack of a right one
@@ -106,6 +116,8 @@ int Run(int argc, char** argv) {
   app.add_flag("--json", arguments.options.json, "for programs");
   DeclareLooking(app, arguments);
   DeclareMoving(app, arguments);
+  app.add_subcommand(
+      "fsck", "check the logs of a daemon that is down, and mend them: `terrace fsck --help`");
 #ifdef TERRACE_HAS_BENCH
   app.add_subcommand("bench", "measure against the machine's limits: `terrace bench --help`");
 #endif

@@ -79,6 +79,13 @@ std::string DescribeMemory(uint64_t dram_bytes, Shard& shard) {
   return text;
 }
 
+// REQUIRES: on the shard's thread, or when that has ended.
+void NoteWrittenOf(Shard& shard, WriteLedger& ledger) {
+  for (const std::string& tenant : shard.tenants()) {
+    ledger.Note(tenant, shard.store(tenant)->NvmeBytesWritten(), WallMs());
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function<bool()>& go_on) {
@@ -138,6 +145,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
     options.nvme.note = opened.note;
     options.nvme.admission = config.nvme_admission;
     options.nvme.bytes_a_day = config.nvme_bytes_a_day;
+    const uint64_t today = daemon->archive_->ledger().WrittenOn(options.tenant, WallMs());
+    options.nvme.overdrawn_bytes = OverdrawnBytes(today, config.nvme_bytes_a_day, WallMs());
     constexpr int64_t kNsPerDay = int64_t{86'400} * kNsPerSecond;
     options.nvme.scrub_pass_ns = config.nvme_scrub_days * kNsPerDay;
     options.nvme.sequence_floor = RealtimeNs();
@@ -178,9 +187,17 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
 
 Daemon::~Daemon() { static_cast<void>(Stop()); }
 
+void Daemon::NoteWritten() {
+  shard_->Post([this] { NoteWrittenOf(*shard_, archive_->ledger()); });
+}
+
 bool Daemon::Stop() {
   if (control_ != nullptr) control_->Stop();
   if (shard_ != nullptr) shard_->Stop();
+  if (shard_ != nullptr && archive_ != nullptr && !std::exchange(stopped_, true) &&
+      !shard_->hung()) {
+    NoteWrittenOf(*shard_, archive_->ledger());
+  }
   if (archive_ != nullptr) archive_->Close();
   return shard_ == nullptr || !shard_->hung();
 }

@@ -28,6 +28,9 @@ class Daemon {
   // process.
   bool Stop();
 
+  // Puts what the NVMe logs have written on record; to be called now and then.
+  void NoteWritten();
+
   const std::string& socket() const { return socket_; }
   // One line for the log.
   std::string Describe() const;
@@ -42,6 +45,7 @@ class Daemon {
   std::unique_ptr<ChunkArchive> archive_;
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<ControlServer> control_;
+  bool stopped_ = false;
 };
 
 }  // namespace terrace

@@ -79,6 +79,9 @@ int Fail(const Status& status) {
   return status.code() == StatusCode::kInvalid ? 2 : 1;
 }
 
+// How often it is put on record what was written: so much a kill -9 forgets.
+constexpr time_t kNoteSeconds = 60;
+
 // How long a start that goes on may take until it is heard of again.
 constexpr char kExtendStart[] = "EXTEND_TIMEOUT_USEC=90000000";
 
@@ -99,8 +102,11 @@ class StopSignals {
     if (number_ == 0) number_ = std::max(sigtimedwait(&signals_, nullptr, &now), 0);
     return number_ != 0;
   }
-  void Await() {
-    if (number_ == 0) sigwait(&signals_, &number_);
+  // False when none came for so long.
+  bool Await(time_t seconds) {
+    const timespec time{.tv_sec = seconds, .tv_nsec = 0};
+    if (number_ == 0) number_ = std::max(sigtimedwait(&signals_, nullptr, &time), 0);
+    return number_ != 0;
   }
   const char* name() const { return strsignal(number_); }
   // The next one ends the process by its default action.
@@ -135,7 +141,7 @@ int Serve(const Config& config) {
   LogInfo((*daemon)->Describe());
   sd_notify(0, "READY=1");
 
-  signals.Await();
+  while (!signals.Await(kNoteSeconds)) (*daemon)->NoteWritten();
   LogInfo(std::string("stopping on ") + signals.name() + "; again to end at once");
   sd_notify(0, "STOPPING=1");
   signals.Release();

@@ -32,6 +32,7 @@ ChunkArchive::ChunkArchive(std::string folder) : folder_(std::move(folder)) {}
 
 std::unique_ptr<ChunkArchive> ChunkArchive::Open(const std::string& folder) {
   std::unique_ptr<ChunkArchive> archive(new ChunkArchive(folder));
+  archive->ledger_ = std::make_unique<WriteLedger>(nullptr);
   if (folder.empty()) return archive;
   CatalogOptions options;
   options.folder = folder;
@@ -44,6 +45,7 @@ std::unique_ptr<ChunkArchive> ChunkArchive::Open(const std::string& folder) {
     return archive;
   }
   archive->catalog_ = *std::move(opened);
+  archive->ledger_ = std::make_unique<WriteLedger>(archive->catalog_.get());
   const CatalogOpened& found = archive->catalog_->opened();
   if (!found.damage.empty()) LogWarning("catalog " + folder + ": " + found.damage);
   if (!found.set_aside.empty()) LogWarning("catalog " + folder + ": set aside: " + found.set_aside);

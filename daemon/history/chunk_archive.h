@@ -15,6 +15,7 @@
 #include <string>
 #include <string_view>
 
+#include "daemon/history/write_ledger.h"
 #include "storage/engine/chunk_event.h"
 
 namespace terrace {
@@ -52,6 +53,9 @@ class ChunkArchive {
 
   ArchiveStats stats() const;
 
+  // In the same catalog.  REQUIRES, of its Note: not closed.
+  WriteLedger& ledger() { return *ledger_; }
+
   // Writes what waits.  Later notes are dropped, later questions answered with nothing.
   void Close();
 
@@ -62,6 +66,7 @@ class ChunkArchive {
   const std::string folder_;
   std::string why_off_;
   std::unique_ptr<Catalog> catalog_;  // null: nothing is kept
+  std::unique_ptr<WriteLedger> ledger_;
 };
 
 }  // namespace terrace

@@ -314,6 +314,9 @@ class ChunkStore {
   const Status& nvme_why_off() const;
   // See SegmentLog::LongestWritten.
   SegmentLog::Written NvmeWritten() const;
+  // What the log has written since the store began, all of it counted.  May be asked when the
+  // sessions are gone.
+  uint64_t NvmeBytesWritten() const;
   // Before the end: writes out what waits and seals what is open; true when that is done.  Call it
   // in place of PollNvme.
   bool DrainNvme(int64_t now_ns);

@@ -127,6 +127,10 @@ SegmentLog::Written ChunkStore::NvmeWritten() const {
   return nvme_ != nullptr && nvme_->ready() ? nvme_->log().LongestWritten() : SegmentLog::Written{};
 }
 
+uint64_t ChunkStore::NvmeBytesWritten() const {
+  return nvme_ != nullptr ? nvme_->log().stats().writes.written_bytes : 0;
+}
+
 // ---------------------------------------------------------------------------- namespaces
 
 void ChunkStore::StoreNamespaces(int64_t now_ns) {
@@ -460,6 +464,7 @@ int64_t ChunkStore::NvmeWake() const {
   };
   sooner(demote_wake_ns_);
   sooner(nvme_->reclaim().retry_ns);
+  sooner(nvme_->reopen_ns());
   sooner(ScrubWake());
   if (nvme_->state() != NvmeState::kOff && !storing_namespaces_ &&
       namespaces_->version() != stored_version_) {

@@ -71,6 +71,10 @@ void NvmeTier::Begin(Start start) {
 
 void NvmeTier::Opened(const Status& status) {
   if (state_ == NvmeState::kOff) return;  // given up meanwhile
+  if (status.code() == StatusCode::kIoError && reopens_ < kNvmeReopensMax) {
+    reopen_ = true;
+    return LogWarning("nvme: opened again in a moment: " + status.ToString());
+  }
   if (!status.ok()) return TurnOff(status);
   for (const std::string& damage : log_->stats().damage) LogWarning("nvme: " + damage);
   const uint32_t segments = log_->segments()->count();
@@ -107,6 +111,17 @@ void NvmeTier::TurnOff(const Status& why) {
 bool NvmeTier::Poll(int64_t now_ns) {
   const bool ended = options_.device->Poll() != 0;
   log_->Poll(now_ns);
+  if (reopen_ && state_ == NvmeState::kOpening) {
+    reopen_ = false;
+    reopen_ns_ = now_ns + (kNvmeReopenNs << reopens_++);
+  }
+  if (reopen_ns_ != 0 && now_ns >= reopen_ns_) {
+    reopen_ns_ = 0;
+    if (state_ == NvmeState::kOpening) {
+      log_->Open([this](const Status& status) { Opened(status); });
+      options_.device->Flush();
+    }
+  }
   return ended;
 }
 
@@ -142,7 +157,7 @@ bool NvmeTier::Admits(uint64_t bytes, int64_t now_ns) {
   const double saved_max =
       std::max(a_day * kSavedShare, static_cast<double>(shm::RecordBytes(kChunkBytesMax)));
   if (tokens_ns_ == 0) {
-    tokens_ = saved_max;
+    tokens_ += saved_max - static_cast<double>(options_.overdrawn_bytes);
   } else {
     tokens_ += a_day * static_cast<double>(now_ns - tokens_ns_) / static_cast<double>(kNsPerDay);
   }

@@ -38,9 +38,10 @@ struct NvmeOptions {
   std::string note;               // for status, behind the device
   uint64_t segment_bytes = 256 * kMiB;
   NvmeAdmission admission = NvmeAdmission::kAlways;
-  uint64_t bytes_a_day = 0;     // of kBytesADay: records, headers included
-  int64_t scrub_pass_ns = 0;    // in which all that is sealed is read and checked once; 0: never
-  uint64_t sequence_floor = 1;  // SegmentLogOptions
+  uint64_t bytes_a_day = 0;      // of kBytesADay: records, headers included
+  uint64_t overdrawn_bytes = 0;  // of these, written before this start and not earned yet
+  int64_t scrub_pass_ns = 0;     // in which all that is sealed is read and checked once; 0: never
+  uint64_t sequence_floor = 1;   // SegmentLogOptions
   uint64_t new_log_id = 0;
   LogWriteOptions write;
 };
@@ -55,6 +56,10 @@ LogSetId NvmeSetId(const std::string& tenant);
 inline constexpr size_t kDemoteQueueMax = 16384;
 // Records that reclaim carries at once: the device is kept busy, and one sync serves several.
 inline constexpr uint32_t kNvmeCarriesMax = 8;
+// A log whose superblocks or namespaces cannot be read is opened again, after so long, twice that,
+// and so on: a path to the device may come back.
+inline constexpr uint32_t kNvmeReopensMax = 3;
+inline constexpr int64_t kNvmeReopenNs = 250 * kNsPerMs;
 // Fewer cannot be filled and emptied at once.
 inline constexpr uint32_t kNvmeSegmentsMin = 4;
 
@@ -147,6 +152,8 @@ class NvmeTier {
 
   // Polls the device and the log.  True when something ended.
   bool Poll(int64_t now_ns);
+  // When Poll opens a log again that could not be read; 0: it does not.
+  int64_t reopen_ns() const { return reopen_ns_; }
 
   NvmeState state() const { return state_; }
   bool ready() const { return state_ == NvmeState::kReady; }
@@ -205,6 +212,9 @@ class NvmeTier {
   std::unique_ptr<Policy> policy_;
   NvmeState state_ = NvmeState::kOpening;
   Status why_off_;
+  uint32_t reopens_ = 0;
+  bool reopen_ = false;
+  int64_t reopen_ns_ = 0;
   Start start_;
   std::vector<std::vector<Resident>> residents_;  // by segment, in the order of their coming
   std::vector<uint64_t> recovered_numbers_;       // by chunk; empty once it is ready

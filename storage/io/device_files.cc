@@ -103,6 +103,29 @@ Status DeviceFiles::FindAllRoom(const FileOptions& options, FilesFault* fault) {
   return Status::Ok();
 }
 
+Status DeviceFiles::KeepRoom(uint64_t stripe_bytes) {
+  TERRACE_CHECK(stripe_bytes_ == 0 && stripe_bytes > 0 && stripe_bytes % kPageBytes == 0);
+  stripe_bytes_ = stripe_bytes;
+  stripes_per_file_ = UINT64_MAX;
+  for (DeviceFile& file : files_) {
+    if (file.raw) {
+      if (Status room = FindRawRoom(file, 0); !room.ok()) return room;
+    } else {
+      struct stat now {};
+      if (fstat(file.fd.get(), &now) != 0) return ErrnoStatus("fstat " + file.path, errno);
+      file.had_bytes = static_cast<uint64_t>(now.st_size);
+      file.preallocated = true;
+      file.stripes = file.had_bytes / stripe_bytes_;
+    }
+    if (file.stripes == 0) {
+      return Status(StatusCode::kNoSpace, file.path + " is cut short: it has not one stripe of " +
+                                              std::to_string(stripe_bytes_) + " bytes");
+    }
+    stripes_per_file_ = std::min(stripes_per_file_, file.stripes);
+  }
+  return Status::Ok();
+}
+
 Status DeviceFiles::FindRawRoom(DeviceFile& file, uint64_t bytes_max) {
   uint64_t bytes = 0;
   if (ioctl(file.fd.get(), BLKGETSIZE64, &bytes) != 0) {

@@ -3,6 +3,7 @@
 // The files or raw block devices that a device stripes over, opened, locked and preallocated.
 //
 //   OpenPaths: opened and locked, nothing changed --TakeRoom--> sized
+//                                                  \-KeepRoom--> as they are
 //
 // In between their owner looks at what they hold: a path may be mistyped, and what another program
 // wrote must neither be cut nor grow.
@@ -50,6 +51,14 @@ enum class FilesFault : uint8_t {
   kMedium,    // missing, locked, full, failing: another time or after a mend it may work
 };
 
+// What for.  Who only looks or mends makes no file and changes no mode or length; root may do it to
+// another user's files.
+enum class FilesUse : uint8_t {
+  kServe,
+  kMend,
+  kLook,  // opened read-only
+};
+
 struct DeviceFile {
   UniqueFd fd;
   std::string path;
@@ -76,13 +85,18 @@ class DeviceFiles {
   //   names, one in a folder where others may write     kBusy: another process has it open
   //   or as the system says.  `fault`, where given, names which kind it is.
   static Result<DeviceFiles> OpenPaths(const std::vector<std::string>& paths,
-                                       FilesFault* fault = nullptr);
+                                       FilesFault* fault = nullptr,
+                                       FilesUse use = FilesUse::kServe);
 
   // Takes each path's room, down to one stripe: a full or limited file system (ENOSPC, quota,
   // RLIMIT_FSIZE, free_bytes_min) gives less, with a note.  A file that is longer than its part
   // stays so, with a note.  kNoSpace without room for one stripe a path.
   // REQUIRES: called once, with the paths that OpenPaths had.
   Status TakeRoom(const FileOptions& options, FilesFault* fault = nullptr);
+
+  // As many whole stripes as each path has; nothing is changed.  kNoSpace without one.
+  // REQUIRES: called once, in place of TakeRoom.
+  Status KeepRoom(uint64_t stripe_bytes);
 
   // Zeros behind the end of a file.  REQUIRES: offset, memory and size are multiples of kPageBytes.
   Status ReadAt(size_t file, uint64_t offset, std::span<uint8_t> into) const;
@@ -105,8 +119,8 @@ class DeviceFiles {
   uint64_t AllocatedBytes() const;
 
  private:
-  Status OpenOne(const std::string& path, FilesFault* fault);
-  Status CheckOwner(const DeviceFile& file, FilesFault* fault);
+  Status OpenOne(const std::string& path, FilesFault* fault, FilesUse use);
+  Status CheckOwner(const DeviceFile& file, FilesFault* fault, FilesUse use);
   static Status Lock(const DeviceFile& file);
   Status FindAllRoom(const FileOptions& options, FilesFault* fault);
   Status FindRoom(DeviceFile& file, uint64_t bytes_max, const FileOptions& options);

@@ -70,8 +70,8 @@ std::string Resolved(const std::string& path) {
 
 }  // namespace
 
-Result<DeviceFiles> DeviceFiles::OpenPaths(const std::vector<std::string>& paths,
-                                           FilesFault* fault) {
+Result<DeviceFiles> DeviceFiles::OpenPaths(const std::vector<std::string>& paths, FilesFault* fault,
+                                           FilesUse use) {
   FilesFault unasked = FilesFault::kNone;
   if (fault == nullptr) fault = &unasked;
   *fault = FilesFault::kSettings;
@@ -82,13 +82,13 @@ Result<DeviceFiles> DeviceFiles::OpenPaths(const std::vector<std::string>& paths
   DeviceFiles files;
   for (const std::string& path : paths) {
     *fault = FilesFault::kMedium;
-    if (Status opened = files.OpenOne(path, fault); !opened.ok()) return opened;
+    if (Status opened = files.OpenOne(path, fault, use); !opened.ok()) return opened;
   }
   *fault = FilesFault::kNone;
   return files;
 }
 
-Status DeviceFiles::OpenOne(const std::string& path, FilesFault* fault) {
+Status DeviceFiles::OpenOne(const std::string& path, FilesFault* fault, FilesUse use) {
   DeviceFile file;
   file.path = path;
   const std::string real = Resolved(path);
@@ -105,7 +105,8 @@ Status DeviceFiles::OpenOne(const std::string& path, FilesFault* fault) {
   if (Status folder = CheckFolder(real, fault); !folder.ok()) return folder;
   file.raw = exists && S_ISBLK(before.st_mode);
   // O_EXCL without O_CREAT: a block device that is mounted, or open so, is refused.
-  const int flags = O_RDWR | (file.raw ? O_EXCL : O_CREAT);
+  const int making = use == FilesUse::kServe ? O_CREAT : 0;
+  const int flags = (use == FilesUse::kLook ? O_RDONLY : O_RDWR) | (file.raw ? O_EXCL : making);
   file.fd = UniqueFd(OpenAny(real, flags | O_DIRECT));
   file.direct = file.fd.valid();
   if (!file.direct && errno == EINVAL) {
@@ -117,8 +118,10 @@ Status DeviceFiles::OpenOne(const std::string& path, FilesFault* fault) {
   }
   if (!file.fd.valid()) return ErrnoStatus("open " + path, errno);
   file.writable = (fcntl(file.fd.get(), F_GETFL) & O_ACCMODE) == O_RDWR;
-  if (!file.writable) Note(file, "it can only be read: nothing will be stored");
-  if (Status owned = CheckOwner(file, fault); !owned.ok()) return owned;
+  if (!file.writable && use != FilesUse::kLook) {
+    Note(file, "it can only be read: nothing will be stored");
+  }
+  if (Status owned = CheckOwner(file, fault, use); !owned.ok()) return owned;
   if (Status locked = Lock(file); !locked.ok()) return locked;
   if (!exists) {
     if (Status synced = SyncFolderOf(real); !synced.ok()) return synced;
@@ -128,14 +131,15 @@ Status DeviceFiles::OpenOne(const std::string& path, FilesFault* fault) {
 }
 
 // What was opened, not what the path named a moment before.
-Status DeviceFiles::CheckOwner(const DeviceFile& file, FilesFault* fault) {
+Status DeviceFiles::CheckOwner(const DeviceFile& file, FilesFault* fault, FilesUse use) {
   struct stat at {};
   if (fstat(file.fd.get(), &at) != 0) return ErrnoStatus("fstat " + file.path, errno);
   *fault = FilesFault::kNotOurs;
   if (file.raw ? !S_ISBLK(at.st_mode) : !S_ISREG(at.st_mode)) {
     return Status(StatusCode::kDenied, file.path + " was exchanged while it was opened");
   }
-  if (!file.raw && at.st_uid != geteuid()) {
+  const bool roots = use != FilesUse::kServe && geteuid() == 0;
+  if (!file.raw && at.st_uid != geteuid() && !roots) {
     return Status(StatusCode::kDenied, file.path + " belongs to uid " + std::to_string(at.st_uid) +
                                            ", and the daemon runs as " + std::to_string(geteuid()) +
                                            ": chown it, or name another path");
@@ -145,6 +149,7 @@ Status DeviceFiles::CheckOwner(const DeviceFile& file, FilesFault* fault) {
                                            " names: remove the others, or name another path");
   }
   *fault = FilesFault::kMedium;
+  if (use != FilesUse::kServe) return Status::Ok();
   if (file.raw || (at.st_mode & ~mode_t{S_IFMT} & ~kOwnerBits) == 0) return Status::Ok();
   if (fchmod(file.fd.get(), at.st_mode & kOwnerBits) != 0) {
     Note(file,

@@ -283,6 +283,18 @@ void BuildTrailer(const LogIdentity& identity, uint32_t segment, uint64_t sequen
   trailer->checksum = ChecksumOf(*trailer);
 }
 
+void BuildTail(const LogIdentity& identity, uint32_t segment, uint64_t sequence,
+               std::span<const FooterEntry> entries, uint64_t fill_bytes, std::span<uint8_t> into) {
+  TERRACE_CHECK(into.size() == TailBytes(entries.size()));
+  std::fill(into.begin(), into.end(), uint8_t{0});
+  std::memcpy(into.data(), entries.data(), entries.size_bytes());
+  SegmentTrailer trailer;
+  BuildTrailer(identity, segment, sequence, static_cast<uint32_t>(entries.size()),
+               static_cast<uint32_t>(fill_bytes / kLogBlockBytes),
+               HashBytes(into.data(), FooterBytes(entries.size())), &trailer);
+  std::memcpy(into.data() + FooterBytes(entries.size()), &trailer, sizeof(trailer));
+}
+
 Status CheckTrailer(const LogIdentity& identity, uint32_t segment, const SegmentTrailer& trailer) {
   if (Status checked = CheckBlock("trailer", trailer, kFooterMagic); !checked.ok()) return checked;
   if (!SameSet(identity.set_id, trailer.set_id)) {

@@ -94,6 +94,11 @@ void BuildTrailer(const LogIdentity& identity, uint32_t segment, uint64_t sequen
                   uint32_t record_count, uint32_t fill_units, uint64_t footer_checksum,
                   SegmentTrailer* trailer);
 
+// Entries and trailer as they lie at the segment's end.  Fills all of `into`.
+// REQUIRES: its size is TailBytes(entries.size()).
+void BuildTail(const LogIdentity& identity, uint32_t segment, uint64_t sequence,
+               std::span<const FooterEntry> entries, uint64_t fill_bytes, std::span<uint8_t> into);
+
 // Whether it is the trailer of this segment in some life; the entries are judged apart.
 Status CheckTrailer(const LogIdentity& identity, uint32_t segment, const SegmentTrailer& trailer);
 

@@ -130,6 +130,31 @@ class Prober {
 
 }  // namespace
 
+Result<LogIdentity> PeekLog(const DeviceFiles& files) {
+  AlignedBytes block(kLogBlockBytes);
+  Status why(StatusCode::kNotFound, files.files()[0].path + " is empty");
+  for (uint32_t copy = 0; copy < kLogCopyCount; ++copy) {
+    const Status read = files.ReadAt(0, copy * kLogCopyStride, block.span());
+    if (!read.ok()) {
+      why = read;
+      continue;
+    }
+    if (AllZero(block.span())) continue;
+    LogSuperblock superblock;
+    std::memcpy(&superblock, block.data(), sizeof(superblock));
+    const Result<LogIdentity> found = ReadSuperblock(superblock);
+    if (found.ok()) return found;
+    const std::string& path = files.files()[0].path;
+    if (found.status().code() == StatusCode::kInvalid) {
+      return Status(StatusCode::kInvalid, path + ": " + found.status().message());
+    }
+    why = Status(StatusCode::kCorrupt, path + ": neither superblock is good (" +
+                                           found.status().message() +
+                                           "): other data, or a log that is lost");
+  }
+  return why;
+}
+
 LogProbe ProbeLog(const DeviceFiles& files, const LogSetId& set_id, const std::string& tenant) {
   return Prober(files, set_id, tenant).Probe();
 }

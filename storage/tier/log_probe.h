@@ -30,6 +30,10 @@ struct LogProbe {
 // REQUIRES: paths opened, in the order of the settings.
 LogProbe ProbeLog(const DeviceFiles& files, const LogSetId& set_id, const std::string& tenant);
 
+// Whose log lies there, by either superblock.  kNotFound: both are zeros; kInvalid: another
+// version; kCorrupt: neither is one; else as the medium says.
+Result<LogIdentity> PeekLog(const DeviceFiles& files);
+
 // The least stripe of a log over several files: what is not a segment lies in the first file, and
 // each other one begins with a segment.
 inline constexpr uint64_t kLogStripeBytesMin = kLogStartBytes;

@@ -1,4 +1,5 @@
-// Heads, trailers and footers; log_recovery_walk.cc follows headers where these are missing.
+// Heads, trailers and footers; log_recovery_walk.cc follows headers where these are missing,
+// log_recovery_mend.cc writes them anew.
 #include "storage/tier/log_recovery.h"
 
 #include <algorithm>
@@ -34,18 +35,20 @@ void LogRecovery::Start(OnSegment on_segment, Done done) {
     slot.head = AlignedBytes(sizeof(SegmentHead));
     slot.memory = AlignedBytes(kSlotBytes);
     slot.requests[0].slot = slot.requests[1].slot = &slot;
+    slot.requests[1].index = 1;
   }
   if (device_.writable()) {
     sync_.PrepareSync();
     sync_.OnDone([](IoRequest& request) { static_cast<SyncRequest&>(request).recovery->Begin(); },
                  IoClass::kDeadline);
     if (device_.Submit(sync_).ok()) return;
+    unsynced_ = true;
   }
   Begin();
 }
 
-// Whether the sync worked or not: what a failing medium holds is judged as it is read.
 void LogRecovery::Begin() {
+  if (!sync_.status().ok()) unsynced_ = true;
   busy_ = static_cast<uint32_t>(slots_.size());
   for (const std::unique_ptr<Slot>& slot : slots_) Next(*slot);
 }
@@ -61,6 +64,7 @@ void LogRecovery::Next(Slot& slot) {
   slot.segment = next_++;
   slot.step = Step::kEnds;
   slot.entries.clear();
+  slot.headless = slot.vouched = slot.unread_head = slot.unread = false;
   Read(slot, 0, 0, slot.head.data(), sizeof(SegmentHead));
   Read(slot, 1, segments_.segment_bytes() - kTailWindowBytes, slot.memory.data(), kTailWindowBytes);
   if (slot.outstanding == 0) StepDone(slot);
@@ -70,17 +74,36 @@ void LogRecovery::Read(Slot& slot, uint32_t request, uint64_t offset, uint8_t* i
                        uint64_t bytes) {
   Request& read = slot.requests[request];
   read.PrepareRead(SegmentOffset(slot.segment, segments_.segment_bytes()) + offset, into, bytes);
-  read.OnDone(
+  Submit(slot, request);
+}
+
+// REQUIRES: prepared.
+void LogRecovery::Submit(Slot& slot, uint32_t request) {
+  slot.requests[request].retries = 0;
+  slot.requests[request].OnDone(
       [](IoRequest& done) {
-        Slot& ended = *static_cast<Request&>(done).slot;
-        ended.recovery->RequestDone(ended);
+        Request& ended = static_cast<Request&>(done);
+        ended.slot->recovery->RequestDone(ended);
       },
       IoClass::kDeadline);
-  slot.refused[request] = device_.Submit(read);
+  slot.refused[request] = device_.Submit(slot.requests[request]);
   if (slot.refused[request].ok()) ++slot.outstanding;
 }
 
-void LogRecovery::RequestDone(Slot& slot) {
+// Whether it is on its way once more.
+bool LogRecovery::Retry(Request& request) {
+  const bool wanted = request.kind() == IoKind::kRead &&
+                      request.status().code() == StatusCode::kIoError &&
+                      request.retries < kLogReadRetries && retries_ < kLogRecoveryRetriesMax;
+  if (!wanted) return false;
+  ++request.retries;
+  ++retries_;
+  return device_.Submit(request).ok();
+}
+
+void LogRecovery::RequestDone(Request& request) {
+  if (Retry(request)) return;
+  Slot& slot = *request.slot;
   if (--slot.outstanding == 0) StepDone(slot);
 }
 
@@ -95,6 +118,7 @@ bool LogRecovery::ReadWorked(Slot& slot, uint32_t request) {
     return false;
   }
   ++progress_.unreadable;
+  slot.unread = true;
   segments_.Fail(slot.segment);
   return false;
 }
@@ -106,17 +130,19 @@ void LogRecovery::StepDone(Slot& slot) {
       if (!ReadWorked(slot, 0)) return BeginWalk(slot);
       return JudgeFooter(slot, slot.footer.span());
     case Step::kWalk:
-      if (!ReadWorked(slot, 0)) return BeginVerify(slot);
+      if (!ReadWorked(slot, 0)) return WindowUnread(slot);
       return Walk(slot);
     case Step::kVerify:
       if (!ReadWorked(slot, 0)) return VerifyNext(slot, false);
       return JudgePayload(slot);
+    case Step::kMend: return MendDone(slot);
   }
 }
 
 void LogRecovery::JudgeEnds(Slot& slot) {
-  bool opened = false, foreign = false;
-  if (ReadWorked(slot, 0)) {
+  bool opened = false, foreign = false, damaged = false;
+  slot.unread_head = !ReadWorked(slot, 0);
+  if (!slot.unread_head) {
     SegmentHead head;
     std::memcpy(&head, slot.head.data(), sizeof(head));
     Result<uint64_t> sequence = ReadSegmentHead(identity_, slot.segment, head);
@@ -124,20 +150,30 @@ void LogRecovery::JudgeEnds(Slot& slot) {
     foreign = sequence.status().code() == StatusCode::kDenied;
     if (opened) slot.sequence = *sequence;
     if (foreign) ++progress_.foreign;
-    if (sequence.status().code() == StatusCode::kCorrupt) ++progress_.damaged_heads;
+    damaged = sequence.status().code() == StatusCode::kCorrupt;
+    if (damaged) ++progress_.damaged_heads;
   }
   bool sealed = false;
-  if (ReadWorked(slot, 1)) {
+  const bool unread_tail = !ReadWorked(slot, 1);
+  slot.unread = false;
+  if (!unread_tail) {
     std::memcpy(&slot.trailer, slot.memory.data() + kTailWindowBytes - sizeof(SegmentTrailer),
                 sizeof(SegmentTrailer));
     sealed = CheckTrailer(identity_, slot.segment, slot.trailer).ok();
   }
   if (opened) segments_.RaiseSequence(slot.sequence);
   if (sealed) segments_.RaiseSequence(slot.trailer.sequence);
-  if (cancelled_ || foreign || (!opened && !sealed)) return SlotDone(slot);
-  if (opened && sealed && slot.trailer.sequence == slot.sequence) return ReadFooter(slot);
+  if (cancelled_ || foreign) return SlotDone(slot);
+  if (!opened && !sealed) {
+    // What cannot be read may be read at the next start, and hold what was acknowledged.
+    const bool blind = slot.unread_head || (damaged && unread_tail);
+    return blind ? Withhold(slot) : SlotDone(slot);
+  }
+  slot.vouched = opened && sealed && slot.trailer.sequence == slot.sequence;
+  if (slot.vouched) return ReadFooter(slot);
   // The lost head may have begun another life, which has overwritten what the footer names.
-  if (!opened) slot.sequence = slot.trailer.sequence;
+  slot.headless = !opened;
+  if (slot.headless) slot.sequence = slot.trailer.sequence;
   BeginWalk(slot);
 }
 
@@ -173,8 +209,20 @@ void LogRecovery::Report(Slot& slot, uint64_t fill_bytes, bool walked) {
                  .sequence = slot.sequence,
                  .fill_bytes = fill_bytes,
                  .walked = walked,
+                 .withheld = false,
                  .entries = std::exchange(slot.entries, {})});
   }
+  SlotDone(slot);
+}
+
+void LogRecovery::Withhold(Slot& slot) {
+  ++progress_.withheld;
+  on_segment_({.segment = slot.segment,
+               .sequence = slot.sequence,
+               .fill_bytes = 0,
+               .walked = false,
+               .withheld = true,
+               .entries = std::exchange(slot.entries, {})});
   SlotDone(slot);
 }
 

@@ -31,6 +31,7 @@ void LogRecovery::BeginWalk(Slot& slot) {
   slot.entries.clear();
   slot.walked = sizeof(SegmentHead);
   slot.window_from = slot.window_to = 0;
+  slot.narrow = false;
   slot.step = Step::kWalk;
   Walk(slot);
 }
@@ -43,7 +44,8 @@ void LogRecovery::Walk(Slot& slot) {
     if (held) continue;
     // Small records lie close together, large ones are skipped over.
     const uint64_t last = slot.entries.empty() ? 0 : slot.walked - OffsetOf(slot.entries.back());
-    const uint64_t window = last < slot.memory.size() ? slot.memory.size() : kLogBlockBytes;
+    const bool wide = last < slot.memory.size() && !slot.narrow;
+    const uint64_t window = wide ? slot.memory.size() : kLogBlockBytes;
     slot.window_from = slot.walked;
     slot.window_to = std::min(slot.walked + window, segments_.segment_bytes());
     Read(slot, 0, slot.window_from, slot.memory.data(), slot.window_to - slot.window_from);
@@ -51,6 +53,16 @@ void LogRecovery::Walk(Slot& slot) {
     return;
   }
   BeginVerify(slot);
+}
+
+// A bad sector behind the header says nothing of the header.
+void LogRecovery::WindowUnread(Slot& slot) {
+  const bool wide = slot.window_to - slot.window_from > kLogBlockBytes;
+  if (!wide || cancelled_) return BeginVerify(slot);
+  slot.narrow = true;
+  slot.unread = false;
+  slot.window_to = slot.window_from;
+  Walk(slot);
 }
 
 // False at the end of the chain.
@@ -73,9 +85,10 @@ bool LogRecovery::WalkRecord(Slot& slot) {
 
 void LogRecovery::BeginVerify(Slot& slot) {
   slot.step = Step::kVerify;
+  // Where a later life may have begun, its writes can have torn any record.
   const auto from =
       std::find_if(slot.entries.begin(), slot.entries.end(), [&slot](const FooterEntry& entry) {
-        return OffsetOf(entry) + kLogUnsyncedBytesMax >= slot.walked;
+        return slot.headless || OffsetOf(entry) + kLogUnsyncedBytesMax >= slot.walked;
       });
   slot.verifying = slot.kept = static_cast<size_t>(from - slot.entries.begin());
   slot.verified = 0;
@@ -86,7 +99,7 @@ void LogRecovery::ReadPayload(Slot& slot) {
   if (cancelled_) return SlotDone(slot);
   if (slot.verifying == slot.entries.size()) {
     slot.entries.resize(slot.kept);
-    return Report(slot, slot.walked, true);
+    return Walked(slot);
   }
   const FooterEntry& entry = slot.entries[slot.verifying];
   const uint64_t left = entry.stored_bytes - slot.verified;

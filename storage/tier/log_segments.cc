@@ -64,6 +64,12 @@ void LogSegments::Recovered(uint32_t segment, uint64_t sequence, LogSegmentState
   RaiseSequence(sequence);
 }
 
+void LogSegments::Withhold(uint32_t segment) {
+  TERRACE_CHECK(segments_[segment].state == LogSegmentState::kFree);
+  segments_[segment].state = LogSegmentState::kQuarantined;
+  --free_count_;
+}
+
 void LogSegments::RaiseSequence(uint64_t seen) {
   next_sequence_ = std::max(next_sequence_, seen + 1);
 }

@@ -57,6 +57,8 @@ class LogSegments {
   // What recovery found: sealed, in that life; or open, when its footer is to be written yet.
   // REQUIRES: free.
   void Recovered(uint32_t segment, uint64_t sequence, LogSegmentState state);
+  // Nothing is read or written in it until the log is opened anew.  REQUIRES: free.
+  void Withhold(uint32_t segment);
   // No sequence up to this one is given again.
   void RaiseSequence(uint64_t seen);
   uint64_t next_sequence() const { return next_sequence_; }

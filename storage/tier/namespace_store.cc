@@ -62,14 +62,26 @@ void NamespaceStore::Read(uint32_t copy, uint64_t offset, uint64_t bytes) {
 void NamespaceStore::Submit(uint32_t copy) {
   Request& request = requests_[copy];
   request.store = this;
-  request.OnDone([](IoRequest& done) { static_cast<Request&>(done).store->OneDone(); },
-                 IoClass::kDeadline);
+  request.retries = 0;
+  request.OnDone(
+      [](IoRequest& done) {
+        Request& ended = static_cast<Request&>(done);
+        ended.store->OneDone(ended);
+      },
+      IoClass::kDeadline);
   refused_[copy] = device_.Submit(request);
   if (refused_[copy].ok()) ++outstanding_;
 }
 
-void NamespaceStore::OneDone() {
+void NamespaceStore::OneDone(Request& request) {
   TERRACE_CHECK(outstanding_ > 0);
+  const bool again = request.kind() == IoKind::kRead &&
+                     request.status().code() == StatusCode::kIoError &&
+                     request.retries < kNamespaceReadRetries;
+  if (again) {
+    ++request.retries;
+    if (device_.Submit(request).ok()) return;
+  }
   if (--outstanding_ == 0) StepDone();
 }
 

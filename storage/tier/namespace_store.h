@@ -22,6 +22,9 @@
 
 namespace terrace {
 
+// Repeats of a failed read: one hiccup of the cable must not turn a log away.
+inline constexpr uint32_t kNamespaceReadRetries = 2;
+
 class NamespaceStore {
  public:
   using Done = std::function<void(const Status& status)>;
@@ -66,6 +69,7 @@ class NamespaceStore {
   };
   struct Request : IoRequest {
     NamespaceStore* store = nullptr;
+    uint32_t retries = 0;
   };
   // What a copy held when it was read.
   struct Copy {
@@ -86,7 +90,7 @@ class NamespaceStore {
   void Read(uint32_t copy, uint64_t offset, uint64_t bytes);
   void Submit(uint32_t copy);
   Status ResultOf(uint32_t copy) const;
-  void OneDone();
+  void OneDone(Request& request);
   void StepDone();
   void End(const Status& status);
 

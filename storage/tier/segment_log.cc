@@ -146,6 +146,10 @@ const RecoveryProgress* SegmentLog::recovery_progress() const {
 }
 
 void SegmentLog::Recovered(LogRecovery::Segment found, const OnRecord& on_record) {
+  for (const FooterEntry& entry : found.entries) {
+    writer_->RaiseAppendNumber(AppendNumberOf(entry));
+  }
+  if (found.withheld) return segments_->Withhold(found.segment);
   // Open while its footer is written, so that nobody reclaims it under that write.
   segments_->Recovered(found.segment, found.sequence, LogSegmentState::kOpen);
   segments_->Filled(found.segment, found.fill_bytes);
@@ -161,7 +165,6 @@ void SegmentLog::Recovered(LogRecovery::Segment found, const OnRecord& on_record
     record.place.offset_units = entry.offset_units;
     record.header_checksum = entry.header_checksum;
     record.append_number = AppendNumberOf(entry);
-    writer_->RaiseAppendNumber(record.append_number);
     on_record(record);
   }
   const bool sealing =

@@ -619,6 +619,36 @@ TEST_F(ChunkStoreNvme, ADaysBytesAreNotExceeded) {
   EXPECT_GE(nvme().demoted_bytes, 17 * kMiB);
 }
 
+TEST_F(ChunkStoreNvme, ALogThatCannotBeReadForAMomentIsOpenedAgain) {
+  OpenNvme(8, 24);
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  Settle();
+  ASSERT_TRUE(Durable(1));
+  ShutDown();
+  sick_once = {0, kLogCopyStride};
+  const int64_t before_ns = now_ns;
+  Boot();
+  EXPECT_TRUE(store->nvme_why_off().ok()) << store->nvme_why_off().ToString();
+  EXPECT_GE(now_ns - before_ns, kNvmeReopenNs);
+  EXPECT_TRUE(Durable(1));
+}
+
+TEST_F(ChunkStoreNvme, ARestartIsNoLicenceForAnotherDaysBytes) {
+  OpenNvme(8, 24);
+  ShutDown();
+  options.nvme.admission = NvmeAdmission::kBytesADay;
+  options.nvme.bytes_a_day = 48 * kMiB;
+  options.nvme.overdrawn_bytes = 17 * kMiB;  // an hour's savings of 16 MiB, and more
+  Boot();
+  ASSERT_EQ(PutKey(1, kBytes), StatusCode::kOk);
+  Settle();
+  EXPECT_EQ(nvme().demoted_bytes, 0u);
+  AdvanceTo(now_ns + 86'400 * kSecondNs / 24);  // 2 MiB
+  ASSERT_EQ(PutKey(2, kBytes), StatusCode::kOk);
+  Settle();
+  EXPECT_EQ(nvme().demoted_bytes, kBytes);
+}
+
 // A client that writes to its leased segment after the commit.
 TEST_F(ChunkStoreNvme, ChangedBytesAreNotWrittenOut) {
   OpenNvme(4, 24);

@@ -42,6 +42,7 @@ class NvmeStoreTest : public StoreTest {
   // A store on the disk as it is.
   void Boot() {
     device = std::make_unique<SimDevice>(*medium, clock, SimDevice::Options{.faults = faults});
+    for (const uint64_t at : sick_once) device->FailReads(at, kNamespaceReadRetries + 1);
     options.nvme.device = device.get();
     options.nvme.sequence_floor = ++boots;
     options.boot_epoch = boots;
@@ -150,6 +151,7 @@ class NvmeStoreTest : public StoreTest {
   NvmeStats nvme() { return store->stats().nvme; }
 
   SimClock clock;
+  std::vector<uint64_t> sick_once;  // bytes that cannot be read when the log is first opened
   SimFaults faults;
   std::optional<SimMedium> medium;
   std::unique_ptr<SimDevice> device;

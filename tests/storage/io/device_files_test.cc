@@ -120,6 +120,35 @@ TEST(DeviceFiles, NothingChangesBeforeRoomIsTaken) {
   EXPECT_EQ(files->capacity_bytes(), 8 * kMiB);
 }
 
+TEST(DeviceFiles, WhoOnlyLooksChangesNothing) {
+  const TestFolder folder;
+  const std::string path = folder.path("a");
+  std::ofstream(path) << std::string(3 * kMiB + 5, 'x');
+  ASSERT_EQ(chmod(path.c_str(), 0644), 0);
+  struct stat before {
+  }, after{};
+  ASSERT_EQ(stat(path.c_str(), &before), 0);
+  for (const FilesUse use : {FilesUse::kLook, FilesUse::kMend}) {
+    Result<DeviceFiles> files = DeviceFiles::OpenPaths({path}, nullptr, use);
+    ASSERT_TRUE(files.ok()) << files.status().ToString();
+    EXPECT_EQ(files->writable(), use == FilesUse::kMend);
+    ASSERT_TRUE(files->KeepRoom(kMiB).ok());
+    EXPECT_EQ(files->capacity_bytes(), 3 * kMiB);
+    EXPECT_EQ(DeviceFiles::OpenPaths({path}, nullptr, use).status().code(), StatusCode::kBusy);
+  }
+  ASSERT_EQ(stat(path.c_str(), &after), 0);
+  EXPECT_EQ(after.st_size, before.st_size);
+  EXPECT_EQ(after.st_mode, before.st_mode);
+  EXPECT_EQ(after.st_blocks, before.st_blocks);
+  // Nothing is made, and what is too short is said to be.
+  const std::string none = folder.path("none");
+  EXPECT_FALSE(DeviceFiles::OpenPaths({none}, nullptr, FilesUse::kMend).ok());
+  EXPECT_FALSE(std::filesystem::exists(none));
+  Result<DeviceFiles> shorter = DeviceFiles::OpenPaths({path}, nullptr, FilesUse::kLook);
+  ASSERT_TRUE(shorter.ok());
+  EXPECT_EQ(shorter->KeepRoom(4 * kMiB).code(), StatusCode::kNoSpace);
+}
+
 TEST(DeviceFiles, OthersFilesAreRefusedAndLeftAlone) {
   const TestFolder folder;
   std::ofstream(folder.path("theirs")) << "theirs";

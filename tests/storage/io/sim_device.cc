@@ -112,8 +112,19 @@ uint64_t SimDevice::Shortened(uint64_t bytes) {
   return medium_.Random() % bytes;
 }
 
+bool SimDevice::IsSick(const Operation& read) {
+  for (Sick& sick : sick_) {
+    const bool touched =
+        sick.offset >= read.offset && sick.offset - read.offset < read.bytes && sick.times > 0;
+    if (!touched) continue;
+    --sick.times;
+    return true;
+  }
+  return false;
+}
+
 int64_t SimDevice::Read(const Operation& operation) {
-  if (medium_.Chance(faults_.read_error)) {
+  if (medium_.Chance(faults_.read_error) || IsSick(operation)) {
     ++injected_.read_errors;
     return -EIO;
   }

@@ -42,10 +42,17 @@ class SimDevice final : public QueuedDevice {
   // idle without a word, and unsynced writes meet their fate.  The device can only be destroyed.
   void LosePower();
 
+  // The next `times` reads that touch the byte end with EIO.
+  void FailReads(uint64_t offset, uint32_t times) { sick_.push_back({offset, times}); }
+
   SimFaults& faults() { return faults_; }
   const SimInjected& injected() const { return injected_; }
 
  private:
+  struct Sick {
+    uint64_t offset = 0;
+    uint32_t times = 0;
+  };
   struct Event {
     int64_t due_ns = 0;
     uint64_t number = 0;  // breaks ties in order of Start
@@ -67,11 +74,13 @@ class SimDevice final : public QueuedDevice {
   int64_t Write(const Operation& operation);
   int64_t Sync(const Event& event);
   uint64_t Shortened(uint64_t bytes);
+  bool IsSick(const Operation& read);
 
   SimMedium& medium_;
   SimClock& clock_;
   SimFaults faults_;
   SimInjected injected_;
+  std::vector<Sick> sick_;
   std::vector<Event> events_;
   uint64_t event_count_ = 0;
 };
