@@ -20,6 +20,7 @@
 #include <span>
 #include <vector>
 
+#include "storage/codec/frame_check.h"
 #include "storage/io/block_device.h"
 #include "storage/tier/aligned_bytes.h"
 #include "storage/tier/log_format.h"
@@ -82,7 +83,8 @@ class LogRecovery {
     uint64_t window_from = 0, window_to = 0;  // what `memory` holds of the segment
     shm::RecordHeader header;                 // of the record whose payload is checked
     size_t verifying = 0, kept = 0;           // of entries
-    uint64_t verified = 0;                    // payload bytes of it
+    uint64_t verified = 0;                    // stored bytes of it
+    FrameCheck frames;                        // where it is encoded
   };
 
   void Begin();
@@ -100,6 +102,7 @@ class LogRecovery {
   void BeginVerify(Slot& slot);
   void ReadPayload(Slot& slot);
   void JudgePayload(Slot& slot);
+  static bool TakePiece(Slot& slot, std::span<const uint8_t> bytes);
   void VerifyNext(Slot& slot, bool whole);
   void Report(Slot& slot, uint64_t fill_bytes, bool walked);
   void SlotDone(Slot& slot);
