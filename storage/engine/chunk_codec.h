@@ -57,8 +57,8 @@ class ChunkCodec {
     const uint64_t* leaves = nullptr;  // as kept since the commit
     const uint8_t* plain = nullptr;    // stays mapped until it has ended
   };
-  // kStarted: it comes back from TakeEncoded.  kNoRoom: too much is under way.  kNotWorthIt: nothing
-  // is known of such elements, or the namespace's data has not gained for some time.
+  // kStarted: it comes back from TakeEncoded.  kNoRoom: too much is under way.  kNotWorthIt:
+  // nothing is known of such elements, or the namespace's data has not gained for some time.
   Begun Encode(const Wish& wish, const NamespaceInfo& of);
   // The next that has ended, in whatever way; the caller's until Release.  Null: none.
   Encoding* TakeEncoded();
@@ -103,10 +103,10 @@ class ChunkCodec {
   std::unique_ptr<CodecArena> encodings_, records_;
 
   // Owned by the shard's thread.
-  std::map<uint32_t, Space> spaces_;                  // by namespace id; bounded
-  std::vector<std::unique_ptr<Encoding>> encoding_;   // under way, in no order
-  std::vector<std::unique_ptr<Encoding>> idle_;       // to be used again
-  std::vector<std::unique_ptr<Decoding>> decoding_;   // the same
+  std::map<uint32_t, Space> spaces_;                 // by namespace id; bounded
+  std::vector<std::unique_ptr<Encoding>> encoding_;  // under way, in no order
+  std::vector<std::unique_ptr<Encoding>> idle_;      // to be used again
+  std::vector<std::unique_ptr<Decoding>> decoding_;  // the same
   std::vector<std::unique_ptr<Decoding>> idle_decodings_;
   std::deque<Decoding*> to_submit_;
   std::deque<Encoding*> encoded_;  // ended, not yet taken

@@ -557,7 +557,7 @@ class ChunkStore {
   // Where something is encoded; its memory is the device's until the tier is gone.
   std::unique_ptr<ChunkCodec> codec_;
   std::vector<ChunkCodec::Encoding*> to_append_;  // the log took no more
-  std::unique_ptr<NvmeTier> nvme_;                   // null: no such tier
+  std::unique_ptr<NvmeTier> nvme_;                // null: no such tier
 };
 
 }  // namespace terrace

@@ -1,12 +1,14 @@
 // Through the codec on the way to NVMe and back, on threads that are not the shard's.
 //
-//   out:   queued --StartEncoding--> the pool's --EncodingDone--> gained:    AppendEncoded --> durable
-//                                                             \-> ungainful: as it is, the usual way
+//   out:   queued --StartEncoding--> the pool's --EncodingDone--> gained:    AppendEncoded -->
+//   durable
+//                                                             \-> ungainful: as it is, the usual
+//                                                             way
 //   back:  read --StartDecoding--> the pool's --> EndLoad
 //
 // The chunk counts as being demoted, and its DRAM segment is held, all the way out; it counts as
-// being loaded, and its room is claimed, all the way back.  Whoever took the payload compared it with
-// the leaf table kept since the commit, on the way back with the one in the record's header.
+// being loaded, and its room is claimed, all the way back.  Whoever took the payload compared it
+// with the leaf table kept since the commit, on the way back with the one in the record's header.
 
 #include <algorithm>
 #include <utility>
@@ -81,8 +83,7 @@ Begun ChunkStore::StartEncoding(uint32_t chunk) {
 bool ChunkStore::MayWaitForCodec(uint32_t chunk) const {
   const Chunk& at = chunks_.at(chunk);
   if (at.urgent) return false;
-  const uint64_t waiting =
-      nvme_->queued() * shm::RecordBytes(index_->Read(at.slot).length);
+  const uint64_t waiting = nvme_->queued() * shm::RecordBytes(index_->Read(at.slot).length);
   return waiting <= options_.dram_bytes / kWaitingShare;
 }
 

@@ -80,14 +80,14 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
 
   Chunk& at = chunks_.at(chunk);
   Segment& to = pool_->at(room->segment);
-  const Load load{
-      .chunk = chunks_.TicketOf(chunk),
-      .segment = room->segment,
-      .offset = room->offset,
-      .place = at.nvme,
-      .identity = {
-          .key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length},
-      .encoded = encoded};
+  const Load load{.chunk = chunks_.TicketOf(chunk),
+                  .segment = room->segment,
+                  .offset = room->offset,
+                  .place = at.nvme,
+                  .identity = {.key = entry.key,
+                               .namespace_id = entry.namespace_id,
+                               .payload_bytes = entry.length},
+                  .encoded = encoded};
   const Status begun = BeginLoad(load, wish, now_ns);
   if (!begun.ok()) {
     if (!encoded.empty()) codec_->GiveRecord(encoded);
@@ -110,8 +110,7 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
 }
 
 Status ChunkStore::BeginLoad(const Load& load, const LoadWish& wish, int64_t now_ns) {
-  LogRead read{
-      .place = load.place, .io_class = wish.io_class, .deadline_ns = wish.deadline_ns};
+  LogRead read{.place = load.place, .io_class = wish.io_class, .deadline_ns = wish.deadline_ns};
   if (load.encoded.empty()) {
     read.bytes = shm::RecordBytes(load.identity.payload_bytes);
     read.into = pool_->at(load.segment).memory.mapping().writable_data() + load.offset;
@@ -138,8 +137,7 @@ void ChunkStore::Hasten(uint32_t chunk, const LoadWish& wish) {
 void ChunkStore::LoadDone(const Load& load, const Status& read) {
   if (!read.ok()) return EndLoad(load, read);
   if (!load.encoded.empty()) return StartDecoding(load);
-  const uint8_t* const record =
-      pool_->at(load.segment).memory.mapping().data() + load.offset;
+  const uint8_t* const record = pool_->at(load.segment).memory.mapping().data() + load.offset;
   EndLoad(load, VerifyRecord({record, shm::RecordBytes(load.identity.payload_bytes)}, load.identity,
                              load.place));
 }

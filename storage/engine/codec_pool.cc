@@ -76,9 +76,7 @@ void ThreadCodecPool::Work(size_t thread) {
   CodecWorker worker;
   std::unique_lock lock(mutex_);
   for (;;) {
-    wanted_.wait(lock, [this] {
-      return stopping_ || !decodings_.empty() || !encodings_.empty();
-    });
+    wanted_.wait(lock, [this] { return stopping_ || !decodings_.empty() || !encodings_.empty(); });
     if (stopping_) return;
     CodecJob& job = *Next();
     CodecResults& results = *job.results;

@@ -144,9 +144,17 @@ TEST_F(ChunkStoreCodec, AFlippedBitAnywhereIsAMissThatThePutHeals) {
   shm::RecordHeader header;
   const uint64_t at = RecordOf(7, &header);
   constexpr uint64_t kFrames = sizeof header;
-  const std::vector<uint64_t> places = {3,           14,           57,           81,
-                                        100,         2145,         kFrames,      kFrames + 9,
-                                        kFrames + 20, kFrames + 32, kFrames + 5000,
+  const std::vector<uint64_t> places = {3,
+                                        14,
+                                        57,
+                                        81,
+                                        100,
+                                        2145,
+                                        kFrames,
+                                        kFrames + 9,
+                                        kFrames + 20,
+                                        kFrames + 32,
+                                        kFrames + 5000,
                                         kFrames + header.stored_bytes - 1};
   for (size_t i = 0; i < places.size(); ++i) {
     SCOPED_TRACE("byte " + std::to_string(places[i]));
