@@ -139,7 +139,11 @@ bool ChunkCodec::Poll() {
   const std::vector<CodecJob*> ended = results_.Take();
   for (CodecJob* const job : ended) {
     if (job->work == CodecJob::Work::kEncode) {
-      encoded_.push_back(static_cast<Encoding*>(job));
+      auto* const encoding = static_cast<Encoding*>(job);
+      if (encoding->gained()) {
+        encodings_->Shrink(&encoding->encoded, encoding->outcome.stored_bytes);
+      }
+      encoded_.push_back(encoding);
       continue;
     }
     std::unique_ptr<Decoding> decoding = Extract(decoding_, job);

@@ -157,6 +157,7 @@ struct ChunkInfo {
   bool durable = false;                       // on NVMe: it survives kill -9 and loss of power
   shm::Location location;                     // in DRAM; no meaning with another tier
   LogPlace nvme;                              // sequence 0: not there
+  uint32_t nvme_bytes = 0;                    // that the payload takes there
   double worth = 0;                           // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none

@@ -70,4 +70,11 @@ void CodecArena::Give(std::span<uint8_t> piece) {
   free_.emplace(offset, bytes);
 }
 
+void CodecArena::Shrink(std::span<uint8_t>* piece, uint64_t bytes) {
+  TERRACE_CHECK(bytes >= 1 && bytes <= piece->size());
+  const uint64_t kept = RoundUp(bytes);
+  if (kept < piece->size()) Give(piece->subspan(kept));
+  *piece = piece->first(bytes);
+}
+
 }  // namespace terrace

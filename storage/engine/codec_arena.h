@@ -30,8 +30,10 @@ class CodecArena {
 
   // Page-aligned, `bytes` long.  Empty: no room now.
   std::span<uint8_t> Take(uint64_t bytes);
-  // REQUIRES: as Take gave it.
+  // REQUIRES: as Take gave it, or Shrink left it.
   void Give(std::span<uint8_t> piece);
+  // Gives back what lies behind the first `bytes`.  REQUIRES: 1 <= bytes <= piece->size().
+  void Shrink(std::span<uint8_t>* piece, uint64_t bytes);
 
   BufferId buffer() const { return buffer_; }
   uint64_t bytes() const { return memory_.bytes(); }

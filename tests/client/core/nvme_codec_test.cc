@@ -92,6 +92,7 @@ TEST_F(NvmeCodecTest, SeveralTimesWhatMemoryHoldsComesBackAlsoAfterAKill) {
   EXPECT_GT(before.saved_bytes, kChunks / 2 * kBytes / 5);
   EXPECT_GT(before.decodes, kChunks / 4);
   EXPECT_EQ(before.decodes_failed, 0u);
+  EXPECT_LT(client_->Describe("kv", Key(3))->log_bytes, kBytes);
   daemon_->Kill();
   daemon_->Start();
   Reconnect();

@@ -62,6 +62,22 @@ TEST_F(CodecArenaTest, NeverGivesMoreThanItHas) {
   EXPECT_TRUE(arena_->Take(4 * kMiB + 1).empty());
 }
 
+TEST_F(CodecArenaTest, ShrinkGivesTheRestBack) {
+  std::span<uint8_t> most = arena_->Take(4 * kMiB - 100);
+  ASSERT_TRUE(arena_->Take(1).empty());
+  arena_->Shrink(&most, 4 * kMiB - 200);  // the same page
+  ASSERT_TRUE(arena_->Take(1).empty());
+  arena_->Shrink(&most, kMiB + 1);
+  EXPECT_EQ(most.size(), kMiB + 1);
+  EXPECT_EQ(arena_->taken_bytes(), kMiB + kPageBytes);
+  const std::span<uint8_t> rest = arena_->Take(3 * kMiB - kPageBytes);
+  ASSERT_FALSE(rest.empty());
+  EXPECT_EQ(rest.data(), most.data() + kMiB + kPageBytes);
+  arena_->Give(rest);
+  arena_->Give(most);
+  EXPECT_EQ(arena_->Take(4 * kMiB).size(), 4 * kMiB);
+}
+
 TEST_F(CodecArenaTest, TheDeviceKnowsItsMemory) {
   EXPECT_NE(arena_->buffer(), kNoBuffer);
   EXPECT_EQ(device_.stats().buffers, 1u);
