@@ -283,7 +283,7 @@ TEST_F(ChunkStoreCodec, WhatIsRemovedWhileItIsEncodedIsNotWritten) {
   store->PollNvme(now_ns);
   ASSERT_EQ(pool.waiting(), 2u);
   EXPECT_EQ(nvme().demoting, 2u);
-  for (const uint64_t key : {1, 2}) EXPECT_EQ(store->Remove(ns, KeyOf(key)), StatusCode::kOk);
+  for (const uint64_t key : {uint64_t{1}, uint64_t{2}}) EXPECT_EQ(store->Remove(ns, KeyOf(key)), StatusCode::kOk);
   Settle();
   EXPECT_EQ(nvme().demoting, 0u);
   EXPECT_EQ(nvme().demoted, 1u);
