@@ -283,7 +283,8 @@ TEST_F(ChunkStoreCodec, WhatIsRemovedWhileItIsEncodedIsNotWritten) {
   store->PollNvme(now_ns);
   ASSERT_EQ(pool.waiting(), 2u);
   EXPECT_EQ(nvme().demoting, 2u);
-  for (const uint64_t key : {uint64_t{1}, uint64_t{2}}) EXPECT_EQ(store->Remove(ns, KeyOf(key)), StatusCode::kOk);
+  for (const uint64_t key : {uint64_t{1}, uint64_t{2}})
+    EXPECT_EQ(store->Remove(ns, KeyOf(key)), StatusCode::kOk);
   Settle();
   EXPECT_EQ(nvme().demoting, 0u);
   EXPECT_EQ(nvme().demoted, 1u);
@@ -345,6 +346,30 @@ TEST_F(ChunkStoreCodec, ManyLoadsShareTheMemoryThatThereIs) {
   EXPECT_GT(nvme().loading, 4u);
   EXPECT_LT(nvme().loading, 10u);
   for (uint64_t key = 0; key < 12; ++key) EXPECT_EQ(Get(key, kLarge), StatusCode::kOk) << key;
+}
+
+TEST_F(ChunkStoreCodec, RoomInDramIsHeldWhileItIsEncoded) {
+  OpenEncoding(6, 24);
+  FillKeys(0, 1);
+  pool.paused = true;
+  ASSERT_EQ(Put(*session, 1, kBytes), StatusCode::kOk);
+  store->PollNvme(now_ns);
+  ASSERT_EQ(pool.waiting(), 1u);
+  // Several times what DRAM holds.
+  uint64_t put = 0;
+  for (uint64_t key = 10; key < 100; ++key) {
+    now_ns += kSecondNs / 100;
+    put += Put(*session, key, kBytes) == StatusCode::kOk ? 1 : 0;
+    store->PollNvme(now_ns);
+    store->Tick(now_ns);
+  }
+  EXPECT_GT(put, 60u);
+  EXPECT_EQ(TierOf(1), "dram");
+  pool.paused = false;
+  Settle();
+  EXPECT_TRUE(Durable(1));
+  EXPECT_EQ(nvme().demote_failed, 0u);
+  EXPECT_EQ(Get(1, kBytes), StatusCode::kOk);
 }
 
 TEST_F(ChunkStoreCodec, EndsWithJobsInFlight) {

@@ -216,6 +216,28 @@ TEST(RecordHeader, ForgedFieldsAreRefusedByName) {
   ExpectCorrupt(forged([](RecordHeader& h) { h.padding[1943] = 1; }), "leaf table");
 }
 
+TEST(RecordHeader, OfAnEncodedPayloadIsTakenInALogAlone) {
+  RecordHeader sealed = SampleHeader();
+  SealHeader({.stored_bytes = 90'000, .seal = 0x0123456789abcdef}, &sealed);
+  ExpectCorrupt(CheckHeader(sealed), "codec 1 outside a log");
+  PlaceHeader(kPlace, 7, &sealed);
+  EXPECT_TRUE(ValidateHeader(sealed, Sample(), kPlace).ok());
+  EXPECT_EQ(sealed.codec, shm::kCodecFrames);
+  EXPECT_EQ(sealed.leaves[0], kSampleLeaves[0]);
+  const auto forged = [&](const std::function<void(RecordHeader&)>& change) {
+    RecordHeader header = sealed;
+    change(header);
+    PlaceHeader(kPlace, 7, &header);  // with its checksum
+    return CheckHeader(header, kPlace);
+  };
+  EXPECT_TRUE(forged([](RecordHeader& h) { h.seal = 0; }).ok());
+  ExpectCorrupt(forged([](RecordHeader& h) { h.codec = 2; }), "codec 2");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.codec = 0; }), "stored_bytes is 90000");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.stored_bytes = h.payload_bytes; }),
+                "encoded stored_bytes 131073");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.stored_bytes = 0; }), "encoded stored_bytes 0");
+}
+
 TEST(RecordHeader, SmallestAndLargestPayloadValidate) {
   const std::vector<uint64_t> leaves(shm::kLeafCountMax, 3);
   for (const uint32_t bytes : {uint32_t{1}, shm::kLeafBytes, shm::kPayloadBytesMax}) {
