@@ -122,6 +122,7 @@ struct ChunkInfo {
   durable @10 :Bool;   # it survives kill -9 and loss of power
   logSegment @11 :UInt32;  # on NVMe, when it is durable; `segment` and `offset` when its tier is "dram"
   logOffset @12 :UInt64;
+  logBytes @13 :UInt32;    # that its payload takes there: fewer than payloadBytes when it is encoded
 }
 
 # Whether a key is to be had, and why not.

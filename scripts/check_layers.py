@@ -34,7 +34,7 @@ ALLOWED: dict[str, list[str]] = {
     "storage/policy": BASE,
     "storage/index": [*BASE, "storage/mem"],
     "storage/segment": BYTES,
-    "storage/tier": [*BYTES, "storage/io"],
+    "storage/tier": [*BYTES, "storage/io", "storage/codec"],
     "storage/catalog": [*BASE, "storage/record"],
     "storage/engine": [
         *BYTES,
@@ -43,6 +43,7 @@ ALLOWED: dict[str, list[str]] = {
         "storage/policy",
         "storage/io",
         "storage/tier",
+        "storage/codec",
     ],
     "daemon/session": [*BYTES, "storage/index", "storage/io", "storage/engine"],
     "daemon/history": [*BYTES, "storage/engine", "storage/catalog"],

@@ -32,6 +32,13 @@ std::string PlaceOf(bool there, uint32_t segment, uint64_t offset) {
   return "segment " + std::to_string(segment) + ", offset " + std::to_string(offset);
 }
 
+// Where it lies in the log, and what the codec made of it.
+std::string LogPlaceOf(const ListedChunk& chunk) {
+  std::string place = PlaceOf(chunk.durable, chunk.log_segment, chunk.log_offset);
+  if (!chunk.durable || chunk.log_bytes == chunk.payload_bytes) return place;
+  return place + ", encoded in " + std::to_string(chunk.log_bytes) + " bytes";
+}
+
 json::object ToJson(const ListedChunk& chunk) {
   const auto where = [](bool there, uint64_t number) {
     return there ? json::value(number) : json::value();
@@ -48,6 +55,7 @@ json::object ToJson(const ListedChunk& chunk) {
           {"offset", where(InMemory(chunk), chunk.offset)},
           {"log_segment", where(chunk.durable, chunk.log_segment)},
           {"log_offset", where(chunk.durable, chunk.log_offset)},
+          {"log_bytes", where(chunk.durable, chunk.log_bytes)},
           {"worth", chunk.worth},
           {"reuse_class", chunk.reuse_class},
           {"lease_left_ms", chunk.lease_left_ms}};
@@ -247,9 +255,8 @@ int RunStat(const CliOptions& options, const std::string& label, const std::stri
       FormatKey(chunk->key).c_str(), Printable(chunk->namespace_label).c_str(),
       StateName(chunk->state), chunk->payload_bytes, HumanBytes(chunk->payload_bytes).c_str(),
       chunk->tier.c_str(), chunk->durable ? "yes" : "no",
-      PlaceOf(InMemory(*chunk), chunk->segment, chunk->offset).c_str(),
-      PlaceOf(chunk->durable, chunk->log_segment, chunk->log_offset).c_str(), chunk->worth,
-      chunk->reuse_class,
+      PlaceOf(InMemory(*chunk), chunk->segment, chunk->offset).c_str(), LogPlaceOf(*chunk).c_str(),
+      chunk->worth, chunk->reuse_class,
       chunk->lease_left_ms > 0 ? (std::to_string(chunk->lease_left_ms / 1000) + " s left").c_str()
                                : "none");
   return 0;

@@ -93,6 +93,21 @@ void PrintNvme(const json::object& tier) {
       Number(tier, "demote_failed"), Number(tier, "load_failed"));
 }
 
+// Where something is encoded, or would be.
+void PrintCodec(const json::object& tier) {
+  const uint64_t chunks = Number(tier, "encoded_chunks"), stored = Number(tier, "encoded_bytes");
+  if (Text(tier, "codec") != "auto" && chunks == 0 && Number(tier, "decodes_failed") == 0) return;
+  const uint64_t saved = Number(tier, "encoded_saved_bytes");
+  const double ratio =
+      static_cast<double>(stored + saved) / static_cast<double>(std::max<uint64_t>(stored, 1));
+  std::printf(
+      "        codec %s: %lu chunks encoded, %s saved (%.2f x); of no gain %lu, passed by "
+      "%lu; decoded %lu, failed %lu\n",
+      Text(tier, "codec").c_str(), chunks, HumanBytes(saved).c_str(), chunks == 0 ? 1.0 : ratio,
+      Number(tier, "encodes_ungainful"), Number(tier, "encodes_skipped"), Number(tier, "decodes"),
+      Number(tier, "decodes_failed"));
+}
+
 void PrintTenant(const json::object& tenant) {
   const json::object& counters = tenant.at("counters").as_object();
   const json::object& index = tenant.at("index").as_object();
@@ -105,6 +120,7 @@ void PrintTenant(const json::object& tenant) {
     const json::object& tier = value.as_object();
     if (Text(tier, "tier") == "nvme") {
       PrintNvme(tier);
+      PrintCodec(tier);
     } else {
       PrintTier(tier);
     }

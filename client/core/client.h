@@ -235,6 +235,7 @@ struct ListedChunk {
   bool durable = false;      // it survives kill -9 and loss of power
   uint32_t log_segment = 0;  // on NVMe, when it is durable
   uint64_t log_offset = 0;
+  uint32_t log_bytes = 0;  // that the payload takes there
 };
 
 struct ListedNamespace {

@@ -105,7 +105,8 @@ ListedChunk FromRpc(rpc::ChunkInfo::Reader info) {
                      .tier = info.getTier().cStr(),
                      .durable = info.getDurable(),
                      .log_segment = info.getLogSegment(),
-                     .log_offset = info.getLogOffset()};
+                     .log_offset = info.getLogOffset(),
+                     .log_bytes = info.getLogBytes()};
 }
 
 // The schema lists both in the order of ours.

@@ -19,9 +19,9 @@ namespace terrace {
 namespace {
 
 constexpr std::array kRootKeys = {
-    "socket",  "socket_mode", "dram",         "segment",        "index_slots",
-    "nvme",    "nvme_bytes",  "nvme_segment", "nvme_admission", "nvme_scrub_days",
-    "catalog", "policy",      "huge_pages",   "log_level",      "tenant"};
+    "socket",     "socket_mode",  "dram",           "segment",    "index_slots",     "nvme",
+    "nvme_bytes", "nvme_segment", "nvme_admission", "nvme_codec", "nvme_scrub_days", "catalog",
+    "policy",     "huge_pages",   "log_level",      "tenant"};
 constexpr std::array kTenantKeys = {"name", "uids", "dram", "nvme_bytes"};
 constexpr std::string_view kDramExamples = "\"4GiB\" or \"512MiB\", or \"auto\"";
 constexpr std::string_view kNvmeExamples = "\"64GiB\" or \"2TiB\", or \"auto\"";
@@ -240,12 +240,16 @@ Status Reader::ReadWords(const toml::table& table, Config* config) const {
     }
     config->policy = *word;
   }
-  if (const toml::node* node = table.get("huge_pages")) {
+  const std::pair<const char*, bool*> words[] = {{"huge_pages", &config->huge_pages},
+                                                 {"nvme_codec", &config->nvme_encode}};
+  for (const auto& [key, into] : words) {
+    const toml::node* node = table.get(key);
+    if (node == nullptr) continue;
     const auto word = node->value_exact<std::string>();
     if (word != "auto" && word != "off") {
-      return Wrong(*node, "huge_pages", {.what = "\"auto\" or \"off\""});
+      return Wrong(*node, key, {.what = "\"auto\" or \"off\""});
     }
-    config->huge_pages = word == "auto";
+    *into = word == "auto";
   }
   if (const toml::node* node = table.get("log_level")) {
     constexpr std::pair<std::string_view, LogLevel> kLevels[] = {{"debug", LogLevel::kDebug},

@@ -36,6 +36,7 @@ struct Config {
   uint64_t nvme_bytes = 0;          // 0: kNvmeBytesDefault in files, all of block devices
   uint64_t nvme_segment_bytes = 0;  // 0: by nvme_bytes
   NvmeAdmission nvme_admission = NvmeAdmission::kAlways;
+  bool nvme_encode = false;       // nvme_codec = "auto"
   uint32_t nvme_scrub_days = 7;   // in which the log is read and checked once; 0: never
   uint64_t nvme_bytes_a_day = 0;  // of kBytesADay
   // Folder of the catalog; empty: CatalogFolderOf(); "off": none.

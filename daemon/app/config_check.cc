@@ -108,6 +108,7 @@ Status CheckNoNvme(const Config& config) {
   if (config.nvme_bytes != 0) said = "there is nvme_bytes";
   if (config.nvme_segment_bytes != 0) said = "there is nvme_segment";
   if (config.nvme_admission != NvmeAdmission::kAlways) said = "there is nvme_admission";
+  if (config.nvme_encode) said = "there is nvme_codec";
   if (config.nvme_scrub_days != Config().nvme_scrub_days) said = "there is nvme_scrub_days";
   if (SharesNvme(config)) said = "a tenant has nvme_bytes";
   if (said.empty()) return Status::Ok();

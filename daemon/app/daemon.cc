@@ -19,7 +19,7 @@
 namespace terrace {
 namespace {
 
-// Beside DRAM: write buffers and rings of the tenants' devices.
+// Beside DRAM: write buffers and rings of the tenants' devices, and the codec's memory.
 constexpr uint64_t kLockedBytesBeside = 1 * kGiB;
 
 uint64_t RandomWord() {
@@ -150,11 +150,15 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
     constexpr int64_t kNsPerDay = int64_t{86'400} * kNsPerSecond;
     options.nvme.scrub_pass_ns = config.nvme_scrub_days * kNsPerDay;
     options.nvme.sequence_floor = RealtimeNs();
+    options.nvme.codec_pool = daemon->codec_.get();
+    options.nvme.encode = config.nvme_encode;
     return Status::Ok();
   };
   if (!config.nvme.empty()) {
     // What the devices know of DRAM, and their own.  Where it is refused they say so themselves.
     static_cast<void>(RaiseLockedMemoryLimit(config.dram_bytes + kLockedBytesBeside));
+    // Also where nothing is to be encoded: the log may hold what was.
+    daemon->codec_ = std::make_unique<ThreadCodecPool>(CodecThreadCount());
   }
   for (const TenantConfig& tenant : config.tenants) {
     add(tenant.name, tenant.dram_bytes, tenant.uids);

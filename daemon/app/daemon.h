@@ -14,6 +14,7 @@
 #include "daemon/history/chunk_archive.h"
 #include "daemon/session/shard.h"
 #include "storage/base/clock.h"
+#include "storage/engine/codec_pool.h"
 
 namespace terrace {
 
@@ -43,6 +44,7 @@ class Daemon {
   std::string socket_;
   std::string memory_;  // of the pool, in words
   std::unique_ptr<ChunkArchive> archive_;
+  std::unique_ptr<CodecPool> codec_;  // with an NVMe tier
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<ControlServer> control_;
   bool stopped_ = false;

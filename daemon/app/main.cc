@@ -37,6 +37,7 @@ constexpr std::pair<const char*, const char*> kSettings[] = {
     {"--nvme-bytes", "bytes it may take: 64GiB, auto"},
     {"--nvme-segment", "its segment size: a power of two, 2MiB to 1GiB, or auto"},
     {"--nvme-admission", "always, second-hit, or a size a day: 500GiB/day"},
+    {"--nvme-codec", "auto: what gains is written there encoded; off"},
     {"--catalog", "folder for why chunks left; off: kept in memory only"},
     {"--policy", "gittins or lru"},
     {"--huge-pages", "auto or off"},

@@ -111,6 +111,7 @@ void ToRpc(const ChunkInfo& info, rpc::ChunkInfo::Builder out) {
   out.setDurable(info.durable);
   out.setLogSegment(info.nvme.segment);
   out.setLogOffset(uint64_t{info.nvme.offset_units} * kPageBytes);
+  out.setLogBytes(info.nvme_bytes);
   out.setLeaseLeftMs(static_cast<uint64_t>(info.lease_left_ns / kNsPerMs));
 }
 

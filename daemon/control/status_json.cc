@@ -57,13 +57,14 @@ std::vector<std::string> NvmeWarnings(const NvmeStats& nvme, bool writable) {
   return warnings;
 }
 
-json::object NvmeJson(const NvmeStats& nvme, bool writable) {
+json::object NvmeJson(const NvmeStats& nvme, bool writable, bool encode) {
   const LogSegmentCounts& segments = nvme.log.segments;
   json::object out{{"tier", "nvme"},
                    {"state", NvmeStateName(nvme.state)},
                    {"why_off", nvme.why_off},
                    {"device", nvme.device},
                    {"writable", writable},
+                   {"codec", encode ? "auto" : "off"},
                    {"bytes", nvme.bytes},
                    {"allocated_bytes", nvme.allocated_bytes},
                    {"live_bytes", segments.live_bytes},
@@ -106,6 +107,15 @@ json::object NvmeJson(const NvmeStats& nvme, bool writable) {
       {"scrubbed_bytes", nvme.scrubbed_bytes},
       {"scrub_damaged", nvme.scrub_damaged},
       {"scrub_passes", nvme.scrub_passes},
+      {"encoded_chunks", nvme.encoded_chunks},
+      {"encoded_bytes", nvme.encoded_bytes},
+      {"encoded_payload_bytes", nvme.encoded_payload_bytes},
+      {"encoded_saved_bytes", nvme.encoded_payload_bytes - nvme.encoded_bytes},
+      {"encodes", nvme.encodes},
+      {"encodes_ungainful", nvme.encodes_ungainful},
+      {"encodes_skipped", nvme.encodes_skipped},
+      {"decodes", nvme.decodes},
+      {"decodes_failed", nvme.decodes_failed},
       {"refused", nvme.refused},
       {"written_bytes", nvme.log.writes.written_bytes}};
   for (const auto& [name, value] : counters) out[name] = value;
@@ -145,7 +155,9 @@ bool NvmeWritable(const ChunkStore& store) { return store.options().nvme.device-
 json::object TenantJson(const std::string& name, ChunkStore& store) {
   const ChunkStoreStats stats = store.stats();
   json::array tiers{TierJson(stats)};
-  if (stats.nvme.configured) tiers.push_back(NvmeJson(stats.nvme, NvmeWritable(store)));
+  if (stats.nvme.configured) {
+    tiers.push_back(NvmeJson(stats.nvme, NvmeWritable(store), store.options().nvme.encode));
+  }
   json::array namespaces;
   for (const NamespaceInfo& info : store.Namespaces()) {
     namespaces.push_back(json::object{{"label", info.spec.label},

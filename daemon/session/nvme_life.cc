@@ -30,6 +30,8 @@ void Await(std::span<const NvmeLife> tiers, int64_t until_ns) {
   std::vector<pollfd> readable;
   for (const NvmeLife& tier : tiers) {
     readable.push_back({.fd = tier.device->event_fd(), .events = POLLIN, .revents = 0});
+    // Negative where there is none, and passed over then.
+    readable.push_back({.fd = tier.store->codec_event_fd(), .events = POLLIN, .revents = 0});
     const int64_t wake_ns = tier.store->NvmeWake();
     if (wake_ns != 0) wait_ns = std::min(wait_ns, wake_ns - now_ns);
   }

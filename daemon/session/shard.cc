@@ -57,6 +57,7 @@ class Shard::Impl {
     std::unique_ptr<BlockDevice> device;  // of its NVMe tier; null: none.  Outlives the store.
     std::unique_ptr<ChunkStore> store;
     std::unique_ptr<asio::posix::stream_descriptor> device_event;
+    std::unique_ptr<asio::posix::stream_descriptor> codec_event;  // null: nothing is encoded
     uint64_t settled_seen = 0;
     int64_t next_tick_ns = 0;
     int64_t ticked_ns = 0;
@@ -91,7 +92,8 @@ class Shard::Impl {
   // Of the tenants that have one.
   std::vector<NvmeLife> NvmeLives();
   bool QuietDevices();
-  void WatchNvme(Tenant& tenant);
+  Status WatchNvme(Tenant& tenant);
+  void Watch(Tenant& tenant, asio::posix::stream_descriptor& event);
   void Run();
   bool ServeNvme(int64_t now_ns);
   bool SettledSinceSeen() const;
@@ -144,10 +146,7 @@ Status Shard::Impl::Prepare() {
     if (tenant.device == nullptr) continue;
     const NvmeLife life{.device = tenant.device.get(), .store = tenant.store.get()};
     TuneNvme(life, kTuneNs / static_cast<int64_t>(lives.size()));
-    UniqueFd event(fcntl(tenant.device->event_fd(), F_DUPFD_CLOEXEC, 0));
-    if (!event.valid()) return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
-    tenant.device_event = std::make_unique<asio::posix::stream_descriptor>(io_, event.Release());
-    WatchNvme(tenant);
+    if (Status watched = WatchNvme(tenant); !watched.ok()) return watched;
   }
   return Status::Ok();
 }
@@ -165,13 +164,29 @@ bool Shard::Impl::QuietDevices() {
   return QuietNvme(NvmeLives(), MonotonicNs() + options_.nvme_quiet_ns);
 }
 
-void Shard::Impl::WatchNvme(Tenant& tenant) {
-  tenant.device_event->async_wait(asio::posix::stream_descriptor::wait_read,
-                                  [this, &tenant](error_code ec) {
-                                    if (ec) return;
-                                    tenant.store->PollNvme(MonotonicNs());
-                                    WatchNvme(tenant);
-                                  });
+Status Shard::Impl::WatchNvme(Tenant& tenant) {
+  const std::pair<int, std::unique_ptr<asio::posix::stream_descriptor>*> events[] = {
+      {tenant.device->event_fd(), &tenant.device_event},
+      {tenant.store->codec_event_fd(), &tenant.codec_event}};
+  for (const auto& [fd, event] : events) {
+    if (fd < 0) continue;
+    UniqueFd second(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (!second.valid()) {
+      return ErrnoStatus("a second descriptor for the NVMe tier's events", errno);
+    }
+    *event = std::make_unique<asio::posix::stream_descriptor>(io_, second.Release());
+    Watch(tenant, **event);
+  }
+  return Status::Ok();
+}
+
+void Shard::Impl::Watch(Tenant& tenant, asio::posix::stream_descriptor& event) {
+  event.async_wait(asio::posix::stream_descriptor::wait_read,
+                   [this, &tenant, &event](error_code ec) {
+                     if (ec) return;
+                     tenant.store->PollNvme(MonotonicNs());
+                     Watch(tenant, event);
+                   });
 }
 
 // What the tiers want to do next, once a turn and after all that may ask them for something: it

@@ -23,24 +23,28 @@ inline constexpr uint32_t kLeafCountMax = kPayloadBytesMax / kLeafBytes;
 
 enum class HashAlgorithm : uint8_t { kXxh3_64 = 1 };
 
+// RecordHeader::codec.  Only the NVMe log holds records that are not plain.
+inline constexpr uint16_t kCodecPlain = 0;   // the payload is stored as it is
+inline constexpr uint16_t kCodecFrames = 1;  // storage/codec/frame_layout.h
+
 struct RecordHeader {
   uint64_t magic;          // kRecordMagic
   uint16_t version;        // kRecordVersion
   uint8_t hash_algorithm;  // HashAlgorithm of the leaves
   uint8_t key_length;      // ChunkKey::length
   uint16_t part;           // ChunkKey::part
-  uint16_t codec;          // 0: the payload is stored as it is
+  uint16_t codec;          // kCodecPlain or kCodecFrames
   uint64_t key[4];         // ChunkKey::words
   uint32_t namespace_id;
   uint32_t payload_bytes;  // plain bytes, 1..kPayloadBytesMax
-  uint32_t stored_bytes;   // bytes behind the header; equals payload_bytes when codec is 0
+  uint32_t stored_bytes;   // bytes behind the header; equals payload_bytes when codec is plain
   uint32_t leaf_count;     // ceil(payload_bytes / kLeafBytes)
   // Where the record lies in the NVMe log, so that a stale or misdirected one is told from the one
   // that was asked for.  All zero in DRAM.
   uint64_t log_sequence;           // of the segment's life: grows with every opening, from 1
   uint32_t log_segment;            // the segment's place on the device
   uint32_t log_offset_units;       // of this header from the segment's start, in 4 KiB
-  uint8_t reserved[8];             // zero
+  uint64_t seal;                   // of kCodecFrames: the frame table's checksum; else zero
   uint64_t header_checksum;        // XXH3-64 of the header with this word zero: bytes [0, 4096)
   uint64_t leaves[kLeafCountMax];  // XXH3-64 of each leaf of the plain payload; unused are zero
   uint64_t append_number;          // grows with every record that an NVMe log takes; zero in DRAM
@@ -51,6 +55,7 @@ static_assert(std::endian::native == std::endian::little, "the layouts are littl
 static_assert(offsetof(RecordHeader, key) == 16);
 static_assert(offsetof(RecordHeader, namespace_id) == 48);
 static_assert(offsetof(RecordHeader, log_sequence) == 64);
+static_assert(offsetof(RecordHeader, seal) == 80);
 static_assert(offsetof(RecordHeader, header_checksum) == 88);
 static_assert(offsetof(RecordHeader, leaves) == 96);
 static_assert(offsetof(RecordHeader, append_number) == 2144);

@@ -9,6 +9,10 @@
 // are sums of what the entries before say.  Head and entries fit the 4 KiB behind the header, so
 // that one read of 8 KiB tells where every frame lies.  All integers are little-endian.
 //
+// The record's codec is kCodecFrames; its stored_bytes count table and frames, its leaves hash the
+// plain bytes.  Its seal is the table's checksum: without it a table of another life of the same
+// blocks, valid by itself, could stand under a header whose leaves a partial read does not check.
+//
 // A stored frame, by its method:
 //
 //     kRaw             the plain bytes
@@ -40,10 +44,6 @@ inline constexpr uint32_t kFrameCountMax = 255;
 inline constexpr uint32_t kRowElementsBytes = 4;
 // Elements a base, at least: a base for fewer costs more than it gains, and bounds the scratch.
 inline constexpr uint32_t kElementsPerBaseMin = 16;
-
-// RecordHeader::codec of such a record; its stored_bytes count table and frames, its leaves hash
-// the plain bytes.
-inline constexpr uint16_t kCodecFrames = 1;
 
 enum class FrameMethod : uint8_t {
   kRaw = 0,
@@ -86,15 +86,5 @@ constexpr uint32_t FrameTableBytes(uint32_t frame_count) {
 }
 static_assert(FrameTableBytes(kFrameCountMax) == kRecordAlignment);
 static_assert(std::endian::native == std::endian::little, "the layouts are little-endian");
-
-// What binds a table to its record: in RecordHeader::reserved, under the header's checksum, of
-// records with kCodecFrames.  Without it a table of another life of the same blocks, valid by
-// itself, could stand under a header whose leaves a partial read does not check.
-struct FrameSeal {
-  uint64_t table_checksum;  // FrameTableHead::checksum
-};
-static_assert(sizeof(FrameSeal) == 8);
-static_assert(sizeof(FrameSeal) <= sizeof(RecordHeader::reserved));
-static_assert(offsetof(RecordHeader, reserved) % alignof(FrameSeal) == 0);
 
 }  // namespace terrace::shm

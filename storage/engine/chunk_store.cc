@@ -53,6 +53,7 @@ ChunkStore::ChunkStore(ChunkStoreOptions options) : options_(std::move(options))
 // The device still reads and writes segments until the tier is gone.
 ChunkStore::~ChunkStore() {
   nvme_.reset();
+  codec_.reset();
   segment_buffers_.reset();
 }
 

@@ -33,6 +33,7 @@
 #include "proto/shm/chunk_key.h"
 #include "proto/shm/index_layout.h"
 #include "storage/base/result.h"
+#include "storage/engine/chunk_codec.h"
 #include "storage/engine/chunk_event.h"
 #include "storage/engine/chunk_history.h"
 #include "storage/engine/chunk_table.h"
@@ -156,6 +157,7 @@ struct ChunkInfo {
   bool durable = false;                       // on NVMe: it survives kill -9 and loss of power
   shm::Location location;                     // in DRAM; no meaning with another tier
   LogPlace nvme;                              // sequence 0: not there
+  uint32_t nvme_bytes = 0;                    // that the payload takes there
   double worth = 0;                           // the policy's, hits a byte
   uint32_t reuse_class = 0;
   int64_t lease_left_ns = 0;  // 0: none
@@ -312,6 +314,8 @@ class ChunkStore {
   // The start took too long: the tier is off for good.
   void GiveUpNvme(const Status& why);
   const Status& nvme_why_off() const;
+  // Readable when the codec's threads have ended something, for PollNvme; -1: there are none.
+  int codec_event_fd() const { return codec_ == nullptr ? -1 : codec_->event_fd(); }
   // See SegmentLog::LongestWritten.
   SegmentLog::Written NvmeWritten() const;
   // What the log has written since the store began, all of it counted.  May be asked when the
@@ -399,7 +403,7 @@ class ChunkStore {
   void RecoverRecord(const RecoveredRecord& record);
   void StoreNamespaces(int64_t now_ns);
   bool NamespaceStored(uint32_t namespace_id) const;
-  void AddReplica(uint32_t chunk, const LogPlace& place);
+  void AddReplica(uint32_t chunk, const LogPlace& place, uint32_t stored_bytes);
   void ForgetReplica(uint32_t chunk, Departure why);
   // The chunk goes with its last replica: true.
   bool DropReplica(uint32_t chunk, ChunkCause why);
@@ -411,10 +415,14 @@ class ChunkStore {
   void Demote(int64_t now_ns);
   bool DemotionHasRoom() const;
   bool DemoteOne(uint32_t chunk, int64_t now_ns);
+  bool AppendOrWait(uint32_t chunk, int64_t now_ns);
   Status AppendRecord(uint32_t chunk, int64_t now_ns);
   void RetryDemotion(ChunkTicket ticket);
-  void DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes, const LogPlace& place,
-                  const Status& status);
+  struct DemotedBytes {
+    uint32_t payload = 0, stored = 0;
+  };
+  void DemoteDone(ChunkTicket ticket, uint32_t segment, const DemotedBytes& bytes,
+                  const LogPlace& place, const Status& status);
   bool VerifyRecordInDram(uint32_t segment, const SegmentRecord& record) const;
 
   // Back into DRAM (chunk_store_load.cc).
@@ -424,6 +432,7 @@ class ChunkStore {
     uint64_t offset = 0;
     LogPlace place;
     RecordIdentity identity;
+    std::span<uint8_t> encoded = {};  // where an encoded record is read, to be decoded from there
   };
   struct LoadUnderWay {
     LoadWish wish;  // of all who want it
@@ -431,8 +440,23 @@ class ChunkStore {
   };
   StatusCode StartLoad(uint32_t chunk, const LoadWish& wish, int64_t now_ns);
   void Hasten(uint32_t chunk, const LoadWish& wish);
+  Status BeginLoad(const Load& load, const LoadWish& wish, int64_t now_ns);
   void LoadDone(const Load& load, const Status& read);
+  void EndLoad(const Load& load, const Status& status);
   void TakeIntoDram(const Load& load);
+
+  // Through the codec (chunk_store_codec.cc).
+  bool PrepareCodec();
+  bool IsEncoded(uint32_t chunk) const;
+  ChunkCodec::Begun StartEncoding(uint32_t chunk);
+  bool MayWaitForCodec(uint32_t chunk) const;
+  bool PollCodec(int64_t now_ns);
+  int64_t CodecWake() const;
+  void EncodingDone(ChunkCodec::Encoding& encoding, int64_t now_ns);
+  void WriteUngainful(ChunkCodec::Encoding& encoding, int64_t now_ns);
+  void AppendEncoded(ChunkCodec::Encoding& encoding, int64_t now_ns);
+  void EndEncoding(ChunkCodec::Encoding& encoding);
+  void StartDecoding(const Load& load);
 
   // Reclaim on NVMe (chunk_store_nvme_reclaim.cc).
   struct LogVictim;
@@ -534,7 +558,10 @@ class ChunkStore {
   uint64_t descriptor_epoch_ = 0;
   ChunkStoreStats counts_;
   std::unique_ptr<SegmentBuffers> segment_buffers_;  // with a tier
-  std::unique_ptr<NvmeTier> nvme_;                   // null: no such tier
+  // Where something is encoded; its memory is the device's until the tier is gone.
+  std::unique_ptr<ChunkCodec> codec_;
+  std::vector<ChunkCodec::Encoding*> to_append_;  // the log took no more
+  std::unique_ptr<NvmeTier> nvme_;                // null: no such tier
 };
 
 }  // namespace terrace

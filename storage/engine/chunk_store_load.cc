@@ -64,32 +64,33 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
   const uint64_t share = wish.io_class == IoClass::kDeadline ? kLoadingShare : 2 * kLoadingShare;
   const uint64_t loading_max = options_.dram_bytes / share;
   if (loading_bytes_ != 0 && loading_bytes_ + record_bytes > loading_max) return StatusCode::kBusy;
+  std::span<uint8_t> encoded;
+  if (IsEncoded(chunk)) {
+    encoded = codec_->TakeRecord(shm::RecordBytes(chunks_.at(chunk).stored_bytes));
+    if (encoded.empty()) return StatusCode::kBusy;
+  }
   const uint64_t hash = index_->Hash(entry.key, entry.namespace_id);
   const Result<Room> room =
       Reserve(kTrustedOwner, policy_->ReuseClassOfAbsent(hash), record_bytes, now_ns);
   if (!room.ok()) {
+    if (!encoded.empty()) codec_->GiveRecord(encoded);
     Note(entry.key, entry.namespace_id, entry.length, ChunkCause::kNoRoomToLoad);
     return StatusCode::kNoSpace;
   }
 
   Chunk& at = chunks_.at(chunk);
   Segment& to = pool_->at(room->segment);
-  const Load load{
-      .chunk = chunks_.TicketOf(chunk),
-      .segment = room->segment,
-      .offset = room->offset,
-      .place = at.nvme,
-      .identity = {
-          .key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length}};
-  const LogRead read{.place = at.nvme,
-                     .bytes = record_bytes,
-                     .into = to.memory.mapping().writable_data() + room->offset,
-                     .buffer = segment_buffers_->Of(room->segment),
-                     .io_class = wish.io_class,
-                     .deadline_ns = wish.deadline_ns};
-  const Status begun = nvme_->log().Read(
-      read, [this, load](const Status& status) { LoadDone(load, status); }, now_ns);
+  const Load load{.chunk = chunks_.TicketOf(chunk),
+                  .segment = room->segment,
+                  .offset = room->offset,
+                  .place = at.nvme,
+                  .identity = {.key = entry.key,
+                               .namespace_id = entry.namespace_id,
+                               .payload_bytes = entry.length},
+                  .encoded = encoded};
+  const Status begun = BeginLoad(load, wish, now_ns);
   if (!begun.ok()) {
+    if (!encoded.empty()) codec_->GiveRecord(encoded);
     pool_->Unappend(room->segment, record_bytes);
     if (begun.code() == StatusCode::kBusy && loading_bytes_ == 0) return StatusCode::kNoSpace;
     if (begun.code() == StatusCode::kBusy) return begun.code();
@@ -108,6 +109,21 @@ StatusCode ChunkStore::StartLoad(uint32_t chunk, const LoadWish& wish, int64_t n
   return StatusCode::kOk;
 }
 
+Status ChunkStore::BeginLoad(const Load& load, const LoadWish& wish, int64_t now_ns) {
+  LogRead read{.place = load.place, .io_class = wish.io_class, .deadline_ns = wish.deadline_ns};
+  if (load.encoded.empty()) {
+    read.bytes = shm::RecordBytes(load.identity.payload_bytes);
+    read.into = pool_->at(load.segment).memory.mapping().writable_data() + load.offset;
+    read.buffer = segment_buffers_->Of(load.segment);
+  } else {
+    read.bytes = load.encoded.size();
+    read.into = load.encoded.data();
+    read.buffer = codec_->record_buffer();
+  }
+  return nvme_->log().Read(
+      read, [this, load](const Status& status) { LoadDone(load, status); }, now_ns);
+}
+
 // The read takes the class and the deadline of whoever wants it most.
 void ChunkStore::Hasten(uint32_t chunk, const LoadWish& wish) {
   LoadUnderWay& load = loads_.at(chunks_.TicketOf(chunk).serial);
@@ -119,6 +135,16 @@ void ChunkStore::Hasten(uint32_t chunk, const LoadWish& wish) {
 }
 
 void ChunkStore::LoadDone(const Load& load, const Status& read) {
+  if (!read.ok()) return EndLoad(load, read);
+  if (!load.encoded.empty()) return StartDecoding(load);
+  const uint8_t* const record = pool_->at(load.segment).memory.mapping().data() + load.offset;
+  EndLoad(load, VerifyRecord({record, shm::RecordBytes(load.identity.payload_bytes)}, load.identity,
+                             load.place));
+}
+
+// The record is in its room, verified, or `status` says why it is not.
+void ChunkStore::EndLoad(const Load& load, const Status& status) {
+  if (!load.encoded.empty()) codec_->GiveRecord(load.encoded);
   const uint64_t record_bytes = shm::RecordBytes(load.identity.payload_bytes);
   Segment& to = pool_->at(load.segment);
   to.claimed_bytes -= record_bytes;
@@ -127,9 +153,6 @@ void ChunkStore::LoadDone(const Load& load, const Status& read) {
   --nvme_->counts.loading;
   loads_.erase(load.chunk.serial);
   ++settled_;
-  const uint8_t* const record = to.memory.mapping().data() + load.offset;
-  Status status = read;
-  if (status.ok()) status = VerifyRecord({record, record_bytes}, load.identity, load.place);
   if (status.code() == StatusCode::kCorrupt) {
     ++nvme_->counts.load_corrupt;
     nvme_->log().NoteCorrupt(load.place);

@@ -43,6 +43,7 @@ Status ChunkStore::PrepareNvme() {
   if (!made.ok()) return made.status();
   nvme_ = *std::move(made);
   segment_buffers_ = std::make_unique<SegmentBuffers>(nvme_->device(), *pool_);
+  if (options_.nvme.encode) PrepareCodec();
   nvme_->Begin({.named = [this](const std::vector<std::string>& blobs) { return Named(blobs); },
                 .recovered = [this](const RecoveredRecord& record) { RecoverRecord(record); },
                 .ended = [this] { ++settled_; }});
@@ -78,9 +79,10 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
   }
   const uint64_t hash = index_->Hash(identity.key, identity.namespace_id);
   // A chunk longer than this pool takes could never be loaded.
-  bool wanted = record.stored_bytes == identity.payload_bytes &&
+  bool wanted = record.stored_bytes <= identity.payload_bytes &&
                 identity.payload_bytes <= chunk_bytes_max_ && identity.key.valid() &&
                 identity.key.zero_padded() && namespaces_->OfId(identity.namespace_id) != nullptr;
+  if (record.stored_bytes != identity.payload_bytes) wanted = wanted && PrepareCodec();
   if (wanted) {
     const Result<SlotId> earlier = index_->Find(identity.key, identity.namespace_id, hash);
     if (earlier.ok()) {
@@ -105,7 +107,7 @@ void ChunkStore::RecoverRecord(const RecoveredRecord& record) {
     return;
   }
   const uint32_t chunk = chunks_.Add(*slot);
-  AddReplica(chunk, record.place);
+  AddReplica(chunk, record.place, record.stored_bytes);
   nvme_->NoteRecovered(chunk, record.append_number);
   namespaces_->Count(identity.namespace_id, 1, identity.payload_bytes);
   ++nvme_->counts.recovered;
@@ -179,12 +181,18 @@ bool ChunkStore::NamespaceStored(uint32_t namespace_id) const {
 
 // ------------------------------------------------------------------------------ replicas
 
-void ChunkStore::AddReplica(uint32_t chunk, const LogPlace& place) {
+void ChunkStore::AddReplica(uint32_t chunk, const LogPlace& place, uint32_t stored_bytes) {
   Chunk& at = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(at.slot);
   at.nvme = place;
+  at.stored_bytes = stored_bytes;
   at.nvme_policy = nvme_->policy().Insert(index_->Hash(entry.key, entry.namespace_id),
-                                          static_cast<uint32_t>(shm::RecordBytes(entry.length)));
+                                          static_cast<uint32_t>(shm::RecordBytes(stored_bytes)));
+  if (stored_bytes != entry.length) {
+    ++nvme_->counts.encoded_chunks;
+    nvme_->counts.encoded_bytes += stored_bytes;
+    nvme_->counts.encoded_payload_bytes += entry.length;
+  }
   nvme_->residents(place.segment)
       .push_back({.chunk = chunks_.TicketOf(chunk), .offset_units = place.offset_units});
   ++nvme_->counts.chunk_count;
@@ -192,7 +200,12 @@ void ChunkStore::AddReplica(uint32_t chunk, const LogPlace& place) {
 
 void ChunkStore::ForgetReplica(uint32_t chunk, Departure why) {
   Chunk& at = chunks_.at(chunk);
-  nvme_->log().MarkDead(at.nvme, index_->Read(at.slot).length);
+  nvme_->log().MarkDead(at.nvme, at.stored_bytes);
+  if (const uint32_t length = index_->Read(at.slot).length; at.stored_bytes != length) {
+    --nvme_->counts.encoded_chunks;
+    nvme_->counts.encoded_bytes -= at.stored_bytes;
+    nvme_->counts.encoded_payload_bytes -= length;
+  }
   nvme_->policy().Remove(at.nvme_policy, why);
   at.nvme = LogPlace{};
   --nvme_->counts.chunk_count;
@@ -334,9 +347,27 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
     ++nvme_->counts.demote_declined;
     return true;
   }
+  switch (StartEncoding(chunk)) {
+    case ChunkCodec::Begun::kStarted: return true;
+    case ChunkCodec::Begun::kNotWorthIt: break;
+    case ChunkCodec::Begun::kNoRoom:
+      if (MayWaitForCodec(chunk)) {
+        nvme_->Refund(record_bytes);
+        demote_wake_ns_ = now_ns + kNsPerMs;
+        return false;
+      }
+      ++nvme_->counts.encodes_skipped;
+      break;
+  }
+  return AppendOrWait(chunk, now_ns);
+}
+
+// As it is.  False when it must wait.
+bool ChunkStore::AppendOrWait(uint32_t chunk, int64_t now_ns) {
+  const uint32_t length = index_->Read(chunks_.at(chunk).slot).length;
   const Status appended = AppendRecord(chunk, now_ns);
   if (appended.ok()) return true;
-  nvme_->Refund(record_bytes);
+  nvme_->Refund(shm::RecordBytes(length));
   if (appended.code() == StatusCode::kBusy || appended.code() == StatusCode::kNoSpace) {
     demote_wake_ns_ = now_ns + kNsPerMs;  // it was hashed for nothing
     return false;
@@ -370,7 +401,7 @@ Status ChunkStore::AppendRecord(uint32_t chunk, int64_t now_ns) {
   Status begun = nvme_->log().Append(
       append,
       [this, ticket, segment, bytes](const LogPlace& place, const Status& status) {
-        DemoteDone(ticket, segment, bytes, place, status);
+        DemoteDone(ticket, segment, {.payload = bytes, .stored = bytes}, place, status);
       },
       now_ns);
   if (!begun.ok()) return begun;
@@ -391,7 +422,7 @@ void ChunkStore::RetryDemotion(ChunkTicket ticket) {
   }
 }
 
-void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes,
+void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, const DemotedBytes& bytes,
                             const LogPlace& place, const Status& status) {
   --nvme_->counts.demoting;
   if (--pool_->at(segment).io_holds == 0) --held_segments_;
@@ -401,7 +432,7 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
     ++nvme_->counts.demote_failed;
     // A client wrote to it after its commit, or punched a hole.
     if (status.code() == StatusCode::kCorrupt) {
-      nvme_->Refund(shm::RecordBytes(bytes));
+      nvme_->Refund(shm::RecordBytes(bytes.stored));
       if (lives) DropDamaged(segment, ticket.chunk);
       return;
     }
@@ -409,12 +440,12 @@ void ChunkStore::DemoteDone(ChunkTicket ticket, uint32_t segment, uint32_t bytes
     return;
   }
   ++nvme_->counts.demoted;
-  nvme_->counts.demoted_bytes += bytes;
+  nvme_->counts.demoted_bytes += bytes.payload;
   if (lives) {
-    AddReplica(ticket.chunk, place);
+    AddReplica(ticket.chunk, place, bytes.stored);
     if (std::exchange(chunks_.at(ticket.chunk).urgent, false)) ++settled_;
   } else {
-    nvme_->log().MarkDead(place, bytes);  // it left meanwhile
+    nvme_->log().MarkDead(place, bytes.stored);  // it left meanwhile
   }
 }
 
@@ -443,7 +474,8 @@ bool ChunkStore::VerifyRecordInDram(uint32_t segment, const SegmentRecord& recor
 bool ChunkStore::PollNvme(int64_t now_ns) {
   if (nvme_ == nullptr) return false;
   nvme_now_ns_ = now_ns;
-  const bool ended = nvme_->Poll(now_ns);
+  bool ended = nvme_->Poll(now_ns);
+  ended |= PollCodec(now_ns);
   if (nvme_->state() == NvmeState::kOff || nvme_->state() == NvmeState::kOpening) return ended;
   StoreNamespaces(now_ns);
   if (nvme_->ready()) {
@@ -466,6 +498,7 @@ int64_t ChunkStore::NvmeWake() const {
   sooner(nvme_->reclaim().retry_ns);
   sooner(nvme_->reopen_ns());
   sooner(ScrubWake());
+  sooner(CodecWake());
   if (nvme_->state() != NvmeState::kOff && !storing_namespaces_ &&
       namespaces_->version() != stored_version_) {
     sooner(std::max(store_namespaces_ns_, nvme_now_ns_ + 1));

@@ -27,6 +27,11 @@ constexpr int64_t kReclaimRetryNs = kNsPerSecond;
 // (measured: docs/decisions.md).
 constexpr double kCarryPrice = 2;
 
+// Of one that was read.
+const shm::RecordHeader& HeaderOf(const Carry& carry) {
+  return *reinterpret_cast<const shm::RecordHeader*>(carry.buffer.data());
+}
+
 }  // namespace
 
 struct ChunkStore::LogVictim {
@@ -50,8 +55,7 @@ ChunkStore::LogVictim ChunkStore::AppraiseLog(uint32_t segment) {
   for (size_t i = 0; i < residents.size(); i += stride) {
     if (!Resides(residents[i], segment)) continue;
     const Chunk& chunk = chunks_.at(residents[i].chunk.chunk);
-    const auto bytes =
-        static_cast<double>(shm::RecordBytes(index_->Read(chunk.slot).length) * stride);
+    const auto bytes = static_cast<double>(shm::RecordBytes(chunk.stored_bytes) * stride);
     victim.worth += nvme_->policy().Worth(chunk.nvme_policy) * bytes;
     if (chunk.lease_until_ns != 0) victim.leased_bytes += bytes;
   }
@@ -140,7 +144,7 @@ ChunkStore::Leaving ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) 
   NvmeTier::Reclaim& reclaim = nvme_->reclaim();
   const Chunk& at = chunks_.at(chunk);
   const Index::Entry entry = index_->Read(at.slot);
-  const uint64_t record_bytes = shm::RecordBytes(entry.length);
+  const uint64_t record_bytes = shm::RecordBytes(at.stored_bytes);
   if (namespaces_->OfId(entry.namespace_id) == nullptr) {
     DropChunk(chunk, ChunkCause::kEpochEnded);  // its sweep is still to come
     return Leaving::kLeft;
@@ -151,7 +155,9 @@ ChunkStore::Leaving ChunkStore::LeaveLogSegment(uint32_t chunk, int64_t now_ns) 
   const bool dear = nvme_->policy().Worth(at.nvme_policy) > kCarryPrice * reclaim.price &&
                     reclaim.carried_bytes + record_bytes <= half;
   if (dear || leased) {
-    const Leaving leaving = at.in_dram ? CarryFromDram(chunk) : CarryFromLog(chunk, now_ns);
+    // What was encoded once is carried as it is.
+    const bool from_dram = at.in_dram && !IsEncoded(chunk);
+    const Leaving leaving = from_dram ? CarryFromDram(chunk) : CarryFromLog(chunk, now_ns);
     if (leaving == Leaving::kLeft) reclaim.carried_bytes += record_bytes;
     return leaving;
   }
@@ -178,6 +184,7 @@ NvmeTier::Carry* ChunkStore::TakeCarry(uint32_t chunk) {
   free->place = at.nvme;
   free->identity = {
       .key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length};
+  free->stored_bytes = at.stored_bytes;
   free->from_dram = false;
   return &*free;
 }
@@ -209,7 +216,7 @@ ChunkStore::Leaving ChunkStore::CarryFromDram(uint32_t chunk) {
 
 ChunkStore::Leaving ChunkStore::CarryFromLog(uint32_t chunk, int64_t now_ns) {
   NvmeTier::Reclaim& reclaim = nvme_->reclaim();
-  const uint64_t record_bytes = shm::RecordBytes(index_->Read(chunks_.at(chunk).slot).length);
+  const uint64_t record_bytes = shm::RecordBytes(chunks_.at(chunk).stored_bytes);
   if (reclaim.buffer_bytes != 0 && reclaim.buffer_bytes + record_bytes > kCarryBytesMax) {
     return Leaving::kWaits;
   }
@@ -235,10 +242,10 @@ ChunkStore::Leaving ChunkStore::CarryFromLog(uint32_t chunk, int64_t now_ns) {
 }
 
 void ChunkStore::CarriedRead(Carry& carry, const Status& read) {
-  const uint64_t record_bytes = shm::RecordBytes(carry.identity.payload_bytes);
   Status status = read;
-  if (status.ok()) {
-    status = VerifyRecord({carry.buffer.data(), record_bytes}, carry.identity, carry.place);
+  if (status.ok()) status = VerifyRecord(carry.buffer.span(), carry.identity, carry.place);
+  if (status.ok() && HeaderOf(carry).stored_bytes != carry.stored_bytes) {
+    status = Status(StatusCode::kCorrupt, "record header: another length than was written");
   }
   if (status.code() == StatusCode::kCorrupt) {
     ++nvme_->counts.load_corrupt;
@@ -250,7 +257,8 @@ void ChunkStore::CarriedRead(Carry& carry, const Status& read) {
   }
   if (!status.ok() && IsCurrent(carry)) {
     ++nvme_->counts.load_failed;
-    DropReplica(carry.chunk.chunk, CauseOfFailedRead(status));
+    const uint32_t chunk = carry.chunk.chunk;
+    if (!DropReplica(chunk, CauseOfFailedRead(status))) QueueDemotion(chunk);  // heals from DRAM
   }
   ReleaseCarry(carry);
 }
@@ -275,12 +283,15 @@ void ChunkStore::AppendCarried(Carry& carry, int64_t now_ns) {
     payload = from.memory.mapping().data() + record.offset + shm::kRecordHeaderBytes;
     leaves = from.leaves.data() + record.first_leaf;
   } else {
-    leaves = reinterpret_cast<const shm::RecordHeader*>(carry.buffer.data())->leaves;
+    leaves = HeaderOf(carry).leaves;
   }
   shm::RecordHeader header;
   BuildHeader(carry.identity, leaves, &header);
+  if (carry.stored_bytes != carry.identity.payload_bytes) {
+    SealHeader({.stored_bytes = carry.stored_bytes, .seal = HeaderOf(carry).seal}, &header);
+  }
   LogAppend append{.header = &header,
-                   .stored = {payload, carry.identity.payload_bytes},
+                   .stored = {payload, carry.stored_bytes},
                    .reuse_class = nvme_->ClassOf(nvme_->policy().ReuseClass(chunk.nvme_policy)),
                    .urgent = true};
   const auto done = [this, &carry](const LogPlace& place, const Status& status) {
@@ -295,7 +306,7 @@ void ChunkStore::AppendCarried(Carry& carry, int64_t now_ns) {
   }
   if (begun.code() == StatusCode::kBusy) return;  // the next poll tries again
   if (begun.ok()) {
-    nvme_->Charge(shm::RecordBytes(carry.identity.payload_bytes));
+    nvme_->Charge(shm::RecordBytes(carry.stored_bytes));
     carry.step = Step::kAppending;
     return;
   }
@@ -314,7 +325,7 @@ void ChunkStore::CarriedHasNoRoom(Carry& carry, int64_t now_ns) {
 }
 
 void ChunkStore::CarriedAppended(Carry& carry, const LogPlace& place, const Status& status) {
-  const uint32_t bytes = carry.identity.payload_bytes;
+  const uint32_t bytes = carry.stored_bytes;
   const bool current = IsCurrent(carry);
   const ChunkTicket ticket = carry.chunk;
   ReleaseCarry(carry);
@@ -328,7 +339,7 @@ void ChunkStore::CarriedAppended(Carry& carry, const LogPlace& place, const Stat
   chunk.nvme = place;
   nvme_->residents(place.segment).push_back({.chunk = ticket, .offset_units = place.offset_units});
   ++nvme_->counts.moved;
-  nvme_->counts.moved_bytes += bytes;
+  nvme_->counts.moved_bytes += carry.identity.payload_bytes;
 }
 
 // What is still in the segment stays there and is found; another try comes later.

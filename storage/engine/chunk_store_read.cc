@@ -131,6 +131,7 @@ Result<ChunkInfo> ChunkStore::Describe(uint32_t namespace_id, const shm::ChunkKe
     }
     info.durable = at.on_nvme();
     info.nvme = at.nvme;
+    info.nvme_bytes = at.on_nvme() ? at.stored_bytes : 0;
     info.lease_left_ns = std::max<int64_t>(at.lease_until_ns - now_ns, 0);
   }
   return info;

@@ -85,7 +85,8 @@ bool ChunkStore::ReadScrubbed(uint32_t chunk, int64_t now_ns) {
   scrub.place = at.nvme;
   scrub.identity = {
       .key = entry.key, .namespace_id = entry.namespace_id, .payload_bytes = entry.length};
-  const uint64_t record_bytes = shm::RecordBytes(entry.length);
+  const uint64_t record_bytes = shm::RecordBytes(at.stored_bytes);
+  scrub.record_bytes = record_bytes;
   if (scrub.buffer.size() < record_bytes) {
     scrub.buffer = AlignedBytes(shm::RecordBytes(chunk_bytes_max_));
   }
@@ -104,10 +105,9 @@ bool ChunkStore::ReadScrubbed(uint32_t chunk, int64_t now_ns) {
 void ChunkStore::ScrubbedRead(const Status& read) {
   NvmeTier::Scrub& scrub = nvme_->scrub();
   scrub.reading = false;
-  const uint64_t record_bytes = shm::RecordBytes(scrub.identity.payload_bytes);
   Status status = read;
   if (status.ok()) {
-    status = VerifyRecord({scrub.buffer.data(), record_bytes}, scrub.identity, scrub.place);
+    status = VerifyRecord({scrub.buffer.data(), scrub.record_bytes}, scrub.identity, scrub.place);
   }
   if (status.ok()) {
     ++nvme_->counts.scrubbed;

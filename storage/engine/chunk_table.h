@@ -27,16 +27,19 @@ struct Chunk {
   PolicyHandle policy = 0;
   // On NVMe; no meaning unless on_nvme().
   PolicyHandle nvme_policy = 0;
-  uint32_t put_at_s = 0;       // CLOCK_REALTIME; 0: before this life of the daemon
-  LogPlace nvme;               // sequence 0: not there
+  uint32_t put_at_s = 0;  // CLOCK_REALTIME; 0: before this life of the daemon
+  LogPlace nvme;          // sequence 0: not there
+  // Behind the header there; other than the payload's bytes: as frames of the codec.
+  uint32_t stored_bytes = 0;
   int64_t lease_until_ns = 0;  // 0: none
   uint64_t serial = 0;         // another one for each chunk that ever was in this place
   bool used = false;
   bool in_dram = false;
-  bool queued = false;    // waits to be written
-  bool demoting = false;  // is being written
-  bool urgent = false;    // somebody waits for its being written
-  bool loading = false;   // is being read into DRAM
+  bool queued = false;     // waits to be written
+  bool demoting = false;   // is being written
+  bool urgent = false;     // somebody waits for its being written
+  bool loading = false;    // is being read into DRAM
+  bool ungainful = false;  // the codec has tried: it is written as it is
   // Why it is not on NVMe, when it neither is nor waits for it; kNone: nobody asked for it.
   ChunkCause unwritten = ChunkCause::kNone;
 

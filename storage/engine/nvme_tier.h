@@ -29,6 +29,8 @@
 
 namespace terrace {
 
+class CodecPool;
+
 // Which chunks are worth a write.
 enum class NvmeAdmission : uint8_t { kAlways, kSecondHit, kBytesADay };
 
@@ -44,6 +46,10 @@ struct NvmeOptions {
   uint64_t sequence_floor = 1;   // SegmentLogOptions
   uint64_t new_log_id = 0;
   LogWriteOptions write;
+  // Who encodes and decodes; null: nothing is encoded, and encoded records are of no use.  Outlives
+  // the store.
+  CodecPool* codec_pool = nullptr;
+  bool encode = false;  // what gains from it, as it is written
 };
 
 enum class NvmeState : uint8_t { kOpening, kRecovering, kReady, kOff };
@@ -76,6 +82,10 @@ struct NvmeStats {
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, reclaims = 0;
   uint64_t recovered = 0, refused = 0;  // records found at start
   uint64_t scrubbed = 0, scrubbed_bytes = 0, scrub_damaged = 0, scrub_passes = 0;
+  // As frames of the codec: on NVMe now, and what they would take as they are; since the start.
+  uint64_t encoded_chunks = 0, encoded_bytes = 0, encoded_payload_bytes = 0;
+  uint64_t encodes = 0, encodes_ungainful = 0, encodes_skipped = 0;  // skipped: too much to do
+  uint64_t decodes = 0, decodes_failed = 0;
   std::string namespaces_error;  // empty: the table on the device is the one in use
   SegmentLogStats log;
   IoStats io;
@@ -101,7 +111,8 @@ class NvmeTier {
     ChunkTicket chunk;          // from `place`
     LogPlace place;
     RecordIdentity identity;
-    AlignedBytes buffer;  // holds it verified; empty when it comes from DRAM
+    uint32_t stored_bytes = 0;  // at `place`, and where it goes
+    AlignedBytes buffer;        // holds it verified; empty when it comes from DRAM
   };
   // A reclaim under way; one at a time.  What it carries may outlast it.
   struct Reclaim {
@@ -130,6 +141,7 @@ class NvmeTier {
     ChunkTicket chunk;   // that is being read, from `place`
     LogPlace place;
     RecordIdentity identity;
+    uint64_t record_bytes = 0;
     AlignedBytes buffer;
   };
   struct Start {

@@ -51,14 +51,29 @@ Status CheckKey(const RecordHeader& header) {
   return Status::Ok();
 }
 
+// Only a log holds payloads in another form than their own.
+Status CheckCodec(const RecordHeader& header) {
+  if (header.codec == shm::kCodecPlain) return Status::Ok();
+  if (header.codec != shm::kCodecFrames) {
+    return Corrupt("unknown codec " + std::to_string(header.codec));
+  }
+  if (header.log_sequence == 0) return Corrupt("codec 1 outside a log");
+  return Status::Ok();
+}
+
 Status CheckLengths(const RecordHeader& header) {
   const uint32_t bytes = header.payload_bytes;
   if (bytes < 1 || bytes > shm::kPayloadBytesMax) {
     return Corrupt("payload_bytes " + std::to_string(bytes) + " is not within 1.." +
                    std::to_string(shm::kPayloadBytesMax));
   }
-  if (header.stored_bytes != bytes) {
+  const bool plain = header.codec == shm::kCodecPlain;
+  if (plain && header.stored_bytes != bytes) {
     return Corrupt(Differs("stored_bytes", header.stored_bytes, bytes));
+  }
+  if (!plain && (header.stored_bytes < 1 || header.stored_bytes >= bytes)) {
+    return Corrupt("encoded stored_bytes " + std::to_string(header.stored_bytes) +
+                   " is not below payload_bytes " + std::to_string(bytes));
   }
   if (header.leaf_count != shm::LeafCount(bytes)) {
     return Corrupt(Differs("leaf_count", header.leaf_count, shm::LeafCount(bytes)));
@@ -67,8 +82,8 @@ Status CheckLengths(const RecordHeader& header) {
 }
 
 Status CheckZeros(const RecordHeader& header) {
-  if (!AllZero(header.reserved, header.reserved + sizeof(header.reserved))) {
-    return Corrupt("reserved bytes are not zero");
+  if (header.codec == shm::kCodecPlain && header.seal != 0) {
+    return Corrupt("seal is not zero though the payload is plain");
   }
   if (header.log_sequence == 0 && header.append_number != 0) {
     return Corrupt("append_number is not zero outside a log");
@@ -103,7 +118,7 @@ Status CheckHeaderAt(const RecordHeader& header, const LogPlace& place) {
   if (header.hash_algorithm != static_cast<uint8_t>(shm::HashAlgorithm::kXxh3_64)) {
     return Corrupt("unknown hash algorithm " + std::to_string(header.hash_algorithm));
   }
-  if (header.codec != 0) return Corrupt("unknown codec " + std::to_string(header.codec));
+  if (Status codec = CheckCodec(header); !codec.ok()) return codec;
   if (Status key = CheckKey(header); !key.ok()) return key;
   if (Status lengths = CheckLengths(header); !lengths.ok()) return lengths;
   return CheckZeros(header);
@@ -145,6 +160,14 @@ void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, RecordH
   header->stored_bytes = identity.payload_bytes;
   header->leaf_count = shm::LeafCount(identity.payload_bytes);
   std::memcpy(header->leaves, leaves, header->leaf_count * sizeof(uint64_t));
+  header->header_checksum = HeaderChecksum(*header);
+}
+
+void SealHeader(const EncodedForm& form, RecordHeader* header) {
+  TERRACE_CHECK(form.stored_bytes >= 1 && form.stored_bytes < header->payload_bytes);
+  header->codec = shm::kCodecFrames;
+  header->stored_bytes = form.stored_bytes;
+  header->seal = form.seal;
   header->header_checksum = HeaderChecksum(*header);
 }
 

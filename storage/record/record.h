@@ -47,6 +47,16 @@ struct LeafRange {
 // kPayloadBytesMax.
 void BuildHeader(const RecordIdentity& identity, const uint64_t* leaves, shm::RecordHeader* header);
 
+// A payload that the log holds as frames instead (storage/codec).
+struct EncodedForm {
+  uint32_t stored_bytes = 0;  // table and frames
+  uint64_t seal = 0;          // the table's checksum
+};
+
+// Makes a header of BuildHeader that of the encoded payload: leaves stay those of the plain one.
+// REQUIRES: 1 <= stored_bytes < header->payload_bytes.
+void SealHeader(const EncodedForm& form, shm::RecordHeader* header);
+
 // Five bytes of a footer's entry.
 inline constexpr uint64_t kAppendNumberMax = (uint64_t{1} << 40) - 1;
 
@@ -56,11 +66,12 @@ inline constexpr uint64_t kAppendNumberMax = (uint64_t{1} << 40) - 1;
 void PlaceHeader(const LogPlace& place, uint64_t append_number, shm::RecordHeader* header);
 
 // Whether the header is one that BuildHeader can have written, for DRAM: magic, version, checksum,
-// hash algorithm, codec, key, lengths, no place in the log, zeros where zeros belong.  kCorrupt
-// names the first field that differs.  For recovery, which learns the identity from the header.
+// hash algorithm, plain codec, key, lengths, no place in the log, zeros where zeros belong.
+// kCorrupt names the first field that differs.
 Status CheckHeader(const shm::RecordHeader& header);
 
-// The same for a header that PlaceHeader has put exactly there.
+// The same for a header that PlaceHeader has put exactly there, of SealHeader too.  For recovery,
+// which learns the identity from the header.
 // REQUIRES: place.sequence >= 1.
 Status CheckHeader(const shm::RecordHeader& header, const LogPlace& place);
 

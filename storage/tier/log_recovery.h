@@ -25,6 +25,7 @@
 #include <span>
 #include <vector>
 
+#include "storage/codec/frame_check.h"
 #include "storage/io/block_device.h"
 #include "storage/tier/aligned_bytes.h"
 #include "storage/tier/log_format.h"
@@ -100,7 +101,8 @@ class LogRecovery {
     bool narrow = false;                      // a wide window could not be read
     shm::RecordHeader header;                 // of the record whose payload is checked
     size_t verifying = 0, kept = 0;           // of entries
-    uint64_t verified = 0;                    // payload bytes of it
+    uint64_t verified = 0;                    // stored bytes of it
+    FrameCheck frames;                        // where it is encoded
     uint32_t mended = 0;                      // steps
   };
 
@@ -122,6 +124,7 @@ class LogRecovery {
   void BeginVerify(Slot& slot);
   void ReadPayload(Slot& slot);
   void JudgePayload(Slot& slot);
+  static bool TakePiece(Slot& slot, std::span<const uint8_t> bytes);
   void VerifyNext(Slot& slot, bool whole);
   void Walked(Slot& slot);
   void BeginMend(Slot& slot);

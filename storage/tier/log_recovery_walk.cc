@@ -123,16 +123,27 @@ void LogRecovery::JudgePayload(Slot& slot) {
     // The medium may answer another read differently.
     const LogPlace place{
         .sequence = slot.sequence, .segment = slot.segment, .offset_units = entry.offset_units};
-    if (!ValidateHeader(slot.header, IdentityOf(entry), place).ok()) return VerifyNext(slot, false);
+    if (!ValidateHeader(slot.header, IdentityOf(entry), place).ok() ||
+        slot.header.stored_bytes != entry.stored_bytes) {
+      return VerifyNext(slot, false);
+    }
   }
   const uint64_t bytes = std::min<uint64_t>(entry.stored_bytes - slot.verified,
                                             (first ? kFirstLeaves : kLeaves) * shm::kLeafBytes);
-  if (!VerifyLeaves(slot.header, slot.verified, {payload, bytes}).ok()) {
-    return VerifyNext(slot, false);
-  }
+  if (!TakePiece(slot, {payload, bytes})) return VerifyNext(slot, false);
   slot.verified += bytes;
   if (slot.verified == entry.stored_bytes) return VerifyNext(slot, true);
   ReadPayload(slot);
+}
+
+// The next stored bytes of the record under slot.header.
+bool LogRecovery::TakePiece(Slot& slot, std::span<const uint8_t> bytes) {
+  const shm::RecordHeader& header = slot.header;
+  if (header.codec == shm::kCodecPlain) return VerifyLeaves(header, slot.verified, bytes).ok();
+  if (slot.verified == 0) {
+    slot.frames.Begin(header.payload_bytes, header.stored_bytes, header.seal);
+  }
+  return slot.frames.Take(bytes).ok();
 }
 
 void LogRecovery::VerifyNext(Slot& slot, bool whole) {

@@ -4,18 +4,24 @@
 #include <string>
 
 #include "storage/base/check.h"
+#include "storage/codec/frame_check.h"
 #include "storage/record/copy_hash.h"
 
 namespace terrace {
 
 Status VerifyRecord(std::span<const uint8_t> record, const RecordIdentity& expected,
                     const LogPlace& place) {
-  if (record.size() < shm::RecordBytes(expected.payload_bytes)) {
-    return Status(StatusCode::kCorrupt, "record is cut short");
-  }
+  const Status cut_short(StatusCode::kCorrupt, "record is cut short");
   shm::RecordHeader header;
+  if (record.size() < sizeof(header)) return cut_short;
   std::memcpy(&header, record.data(), sizeof(header));
   if (Status valid = ValidateHeader(header, expected, place); !valid.ok()) return valid;
+  if (record.size() < shm::RecordBytes(header.stored_bytes)) return cut_short;
+  if (header.codec == shm::kCodecFrames) {
+    FrameCheck check;
+    check.Begin(header.payload_bytes, header.stored_bytes, header.seal);
+    return check.Take(record.subspan(sizeof(header), header.stored_bytes));
+  }
   return VerifyPayload(record.data() + sizeof(header), header.payload_bytes, header.leaves);
 }
 
@@ -27,6 +33,9 @@ Status VerifyRange(const shm::RecordHeader& header, const RecordIdentity& expect
 
 Status VerifyLeaves(const shm::RecordHeader& header, uint64_t offset,
                     std::span<const uint8_t> bytes) {
+  if (header.codec != shm::kCodecPlain) {
+    return Status(StatusCode::kInvalid, "an encoded payload has no leaves of its own");
+  }
   const uint64_t end = offset + bytes.size();
   if (bytes.empty() || offset % shm::kLeafBytes != 0 || end > header.payload_bytes ||
       (end % shm::kLeafBytes != 0 && end != header.payload_bytes)) {

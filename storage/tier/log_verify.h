@@ -14,7 +14,9 @@
 
 namespace terrace {
 
-// A whole record, header first.  kCorrupt names what differs.
+// A whole record as it is stored, header first: an encoded one by its frame table and the hashes
+// of its frames, so that what they decode to is still to be judged by the leaves.  kCorrupt names
+// what differs.
 Status VerifyRecord(std::span<const uint8_t> record, const RecordIdentity& expected,
                     const LogPlace& place);
 
@@ -23,7 +25,7 @@ Status VerifyRecord(std::span<const uint8_t> record, const RecordIdentity& expec
 Status VerifyRange(const shm::RecordHeader& header, const RecordIdentity& expected,
                    const LogPlace& place, uint64_t offset, std::span<const uint8_t> bytes);
 
-// The leaves alone, under a header that has been checked.
+// The leaves alone, under a header that has been checked.  kInvalid for an encoded record.
 Status VerifyLeaves(const shm::RecordHeader& header, uint64_t offset,
                     std::span<const uint8_t> bytes);
 

@@ -34,7 +34,8 @@ class CrashChild {
   }
 
   void Open() {
-    FileStore::Options options{.path = round_.path, .mode = round_.mode, .life = round_.life};
+    FileStore::Options options{
+        .path = round_.path, .mode = round_.mode, .life = round_.life, .encode = round_.encode};
     options.wrap = [this](std::unique_ptr<BlockDevice> inner) {
       return std::make_unique<KillingDevice>(std::move(inner), round_.point, &counted_, [this] {
         if (serving_) TellChanges(false);

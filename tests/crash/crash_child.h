@@ -22,6 +22,7 @@ struct CrashRound {
   uint32_t operations = 100;
   DeviceMode mode = DeviceMode::kThreads;
   KillPoint point = {};
+  bool encode = false;  // what goes to the file
 };
 
 // Says what it did through `notes` (CrashWord) before it goes on.  Exits with 0 after its end, 4

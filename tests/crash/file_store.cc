@@ -46,6 +46,8 @@ Status FileStore::Start() {
   options.nvme.device = device_.get();
   options.nvme.segment_bytes = kTestSegmentBytes;
   options.nvme.sequence_floor = static_cast<uint64_t>(clock_.NowNs());
+  options.nvme.codec_pool = &codec_;
+  options.nvme.encode = options_.encode;
   options.nvme.write.buffer_bytes = 256 * kKiB;
   options.nvme.write.buffer_count = 6;
   options.nvme.write.sync_bytes = 512 * kKiB;
@@ -58,6 +60,7 @@ Status FileStore::Start() {
   if (!store->nvme_why_off().ok()) return store->nvme_why_off();
   NamespaceSpec spec;
   spec.label = kCrashLabel;
+  spec.dtype = "bf16";
   const Result<NamespaceInfo> info = store->RegisterNamespace(spec);
   if (!info.ok()) return info.status();
   ns = info->ref.id;
@@ -67,7 +70,8 @@ Status FileStore::Start() {
 }
 
 void FileStore::Step() {
-  const bool ended = store->PollNvme(clock_.NowNs());
+  bool ended = store->PollNvme(clock_.NowNs());
+  ended |= codec_.RunOne();
   store->Tick(clock_.NowNs());
   if (after_poll) after_poll();
   if (ended) return;

@@ -12,6 +12,7 @@
 #include "storage/base/clock.h"
 #include "storage/io/open_device.h"
 #include "tests/storage/engine/store_harness.h"
+#include "tests/support/step_codec_pool.h"
 
 namespace terrace {
 
@@ -25,6 +26,7 @@ class FileStore {
     DeviceMode mode = DeviceMode::kThreads;
     uint64_t life = 1;
     uint32_t dram_segments = 4;
+    bool encode = false;  // what goes to the file
     // Around the file's device.
     std::function<std::unique_ptr<BlockDevice>(std::unique_ptr<BlockDevice>)> wrap = {};
   };
@@ -58,6 +60,7 @@ class FileStore {
  private:
   const Options options_;
   SystemClock clock_;
+  StepCodecPool codec_;
   std::unique_ptr<BlockDevice> device_;
   std::unique_ptr<TestSession> session_;
 };

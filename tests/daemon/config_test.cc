@@ -43,6 +43,7 @@ nvme = ["/a", "/b"]
 nvme_bytes = "1TiB"
 nvme_segment = "64MiB"
 nvme_admission = "500 GiB/day"
+nvme_codec = "auto"
 nvme_scrub_days = 30
 catalog = "/c"
 policy = "lru"
@@ -66,6 +67,7 @@ nvme_bytes = "100GiB"
   EXPECT_EQ(config->nvme_segment_bytes, uint64_t{64} << 20);
   EXPECT_EQ(config->nvme_admission, NvmeAdmission::kBytesADay);
   EXPECT_EQ(config->nvme_bytes_a_day, uint64_t{500} << 30);
+  EXPECT_TRUE(config->nvme_encode);
   EXPECT_EQ(config->nvme_scrub_days, 30u);
   EXPECT_EQ(config->catalog, "/c");
   EXPECT_EQ(config->policy, "lru");
@@ -102,6 +104,14 @@ TEST(Config, NvmeAdmissionIsAWordOrASizeADay) {
   for (const char* wrong : {R"("often")", R"("/day")", R"("0/day")", "3"}) {
     EXPECT_THAT(Refused(std::string("nvme_admission = ") + wrong),
                 HasSubstr(R"(use "always", "second-hit" or a size a day)"));
+  }
+}
+
+TEST(Config, TheCodecIsAutoOrOff) {
+  EXPECT_FALSE(Config().nvme_encode);
+  EXPECT_FALSE(ParseConfig(R"(nvme_codec = "off")", "t.toml")->nvme_encode);
+  for (const char* wrong : {"true", R"("on")", "1"}) {
+    EXPECT_THAT(Refused(std::string("nvme_codec = ") + wrong), HasSubstr(R"(use "auto" or "off")"));
   }
 }
 
@@ -150,8 +160,8 @@ TEST(Config, NvmeSharesTooSmallForALogAreRefused) {
 }
 
 TEST(Config, NvmeSettingsWithoutAPathAreRefused) {
-  for (const char* setting :
-       {"nvme_bytes = \"1GiB\"", "nvme_segment = \"4MiB\"", "nvme_admission = \"second-hit\""}) {
+  for (const char* setting : {"nvme_bytes = \"1GiB\"", "nvme_segment = \"4MiB\"",
+                              "nvme_admission = \"second-hit\"", "nvme_codec = \"auto\""}) {
     const Result<Config> config = ParseConfig(setting, "t.toml");
     ASSERT_TRUE(config.ok());
     EXPECT_THAT(CheckConfig(*config).message(), HasSubstr("and there is no nvme"));
@@ -286,7 +296,7 @@ TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {
   }
   for (const char* key : {"socket", "socket_mode", "dram", "segment", "index_slots", "policy",
                           "huge_pages", "log_level", "uids", "name", "nvme", "nvme_bytes",
-                          "nvme_segment", "nvme_admission", "nvme_scrub_days"}) {
+                          "nvme_segment", "nvme_admission", "nvme_codec", "nvme_scrub_days"}) {
     EXPECT_THAT(uncommented.str(), HasSubstr(std::string("\n") + key + " = "));
   }
   const Result<Config> spelled_out = ParseConfig(uncommented.str(), "example");
@@ -301,6 +311,7 @@ TEST(Config, ExampleHoldsEveryKeyAndIsTheDefaults) {
   EXPECT_EQ(spelled_out->nvme_bytes, as_it_is->nvme_bytes);
   EXPECT_EQ(spelled_out->nvme_segment_bytes, as_it_is->nvme_segment_bytes);
   EXPECT_EQ(spelled_out->nvme_admission, as_it_is->nvme_admission);
+  EXPECT_EQ(spelled_out->nvme_encode, as_it_is->nvme_encode);
   EXPECT_EQ(spelled_out->nvme_scrub_days, as_it_is->nvme_scrub_days);
   // The one without a default is nowhere as it is.
   EXPECT_TRUE(as_it_is->nvme.empty());

@@ -54,15 +54,22 @@ uint64_t PickByte(std::mt19937_64& random, uint64_t disk_bytes) {
 
 struct Outcome {
   uint64_t whole = 0, missed = 0, healed_copies = 0, corrupt = 0, uncounted = 0;
+  uint64_t damaged_frames = 0;
 };
 
 class Flip : public NvmeStoreTest {
  protected:
+  Flip() { dtype = "bf16"; }
   void SetUp() override { SetLogLevel(LogLevel::kOff); }
 
-  // A disk with `kKeys` chunks; its last segment is sealed, or open as a kill leaves it.
-  void FillDisk(bool sealed) {
+  // A disk with `kKeys` chunks, as they are or as frames of the codec; its last segment is sealed,
+  // or open as a kill leaves it.
+  void FillDisk(bool sealed, bool encode) {
+    boots = 0;
     OpenNvme(4, kLogSegments);
+    ShutDown();
+    options.nvme.encode = encode;
+    Boot();
     for (const char* label : {"other", "third"}) {
       NamespaceSpec spec;
       spec.label = label;
@@ -113,6 +120,7 @@ class Flip : public NvmeStoreTest {
     const RecoveryProgress& found = stats.log.recovery;
     outcome->healed_copies += stats.log.healed_copies;
     outcome->corrupt += stats.load_corrupt;
+    outcome->damaged_frames += stats.decodes_failed;
     if (!missed) {
       ++outcome->whole;
       return;
@@ -140,33 +148,35 @@ class Flip : public NvmeStoreTest {
 };
 
 TEST_F(Flip, IsAMissThatThePutHealsAndNeverWrongBytes) {
-  FillDisk(true);
-  ASSERT_FALSE(HasFailure());
-  const SimMedium sealed = *medium;
-  boots = 0;
-  FillDisk(false);
-  ASSERT_FALSE(HasFailure());
-  const SimMedium open = *medium;
+  std::vector<SimMedium> disks;
+  for (const bool encode : {false, true}) {
+    for (const bool sealed : {true, false}) {
+      FillDisk(sealed, encode);
+      ASSERT_FALSE(HasFailure());
+      disks.push_back(*medium);
+    }
+  }
 
   const uint64_t from = FromEnvironment("TERRACE_FLIPS_FROM", 1);
   const uint64_t count = FromEnvironment("TERRACE_FLIPS", kFlips);
   Outcome outcome;
   for (uint64_t number = from; number < from + count; ++number) {
-    FlipOne(number % 2 == 0 ? sealed : open, number, &outcome);
+    FlipOne(disks[number % disks.size()], number, &outcome);
     ASSERT_FALSE(HasFailure()) << "again: TERRACE_FLIPS_FROM=" << number
                                << " TERRACE_FLIPS=1 build/release/bin/flip_test";
   }
   std::printf(
       "%lu flips: %lu without a miss, %lu with one, %lu of these counted nowhere, %lu "
-      "corrupt reads, %lu copies healed\n",
+      "corrupt reads, %lu of these of encoded records, %lu copies healed\n",
       count, outcome.whole, outcome.missed, outcome.uncounted, outcome.corrupt,
-      outcome.healed_copies);
+      outcome.damaged_frames, outcome.healed_copies);
   // Of a header's 4096 bytes 8 say in which life of the segment it was written: a walk that meets
   // others there has met the end.
   EXPECT_LE(outcome.uncounted, 1 + count / 100);
   if (count < 50) return;
   EXPECT_GT(outcome.missed, count / 10);
   EXPECT_GT(outcome.corrupt, count / 20);
+  EXPECT_GT(outcome.damaged_frames, count / 40);
   EXPECT_GT(outcome.healed_copies, count / 20);
 }
 

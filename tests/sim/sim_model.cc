@@ -4,6 +4,12 @@
 
 namespace terrace {
 
+// Of some no codec gains.
+uint64_t SimModel::NewVersion() {
+  const uint64_t version = ++versions_;
+  return version % 6 == 0 ? version | kNoiseSeed : version;
+}
+
 uint32_t SimModel::BytesOf(uint64_t version) const {
   return static_cast<uint32_t>(1 + version * 0x9e3779b97f4a7c15 % payload_bytes_max_);
 }

@@ -30,7 +30,7 @@ class SimModel {
  public:
   explicit SimModel(uint32_t payload_bytes_max) : payload_bytes_max_(payload_bytes_max) {}
 
-  uint64_t NewVersion() { return ++versions_; }
+  uint64_t NewVersion();
   uint32_t BytesOf(uint64_t version) const;
 
   void Committed(const SimKey& key, uint64_t version);

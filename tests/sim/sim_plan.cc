@@ -66,6 +66,7 @@ SimPlan SimPlan::Of(uint64_t seed) {
                                            NvmeAdmission::kSecondHit, NvmeAdmission::kBytesADay};
   plan.admission = kAdmissions[random() % std::size(kAdmissions)];
   plan.steps_max = between(2, 16);
+  plan.encode = random() % 2 == 0;
   return plan;
 }
 

@@ -48,6 +48,7 @@ struct SimPlan {
   std::string policy;
   NvmeAdmission admission = NvmeAdmission::kAlways;
   uint32_t steps_max = 0;  // of the disk, between two operations
+  bool encode = false;     // what goes to NVMe, in most lives
 
   static SimPlan Of(uint64_t seed);
   SimOperation Draw(std::mt19937_64& random) const;

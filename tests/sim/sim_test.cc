@@ -45,6 +45,10 @@ void Add(const SimTally& of_seed, SimTally* all) {
   all->reclaims += of_seed.reclaims;
   all->moved += of_seed.moved;
   all->injected += of_seed.injected;
+  all->encoded += of_seed.encoded;
+  all->ungainful += of_seed.ungainful;
+  all->decoded += of_seed.decoded;
+  all->damaged_frames += of_seed.damaged_frames;
 }
 
 TEST(Sim, EverySeedGivesRightBytesAndKeepsWhatIsDurable) {
@@ -62,9 +66,11 @@ TEST(Sim, EverySeedGivesRightBytesAndKeepsWhatIsDurable) {
   std::printf(
       "%lu seeds: %lu lives, %lu puts, %lu hits, %lu misses, %lu loads, %lu persisted, %lu durable "
       "at an end, %lu of these evicted at once, %lu held, %lu leased, %lu faults, %lu corrupt, "
-      "%lu log reclaims, %lu carried, tier off %lu times\n",
+      "%lu log reclaims, %lu carried, tier off %lu times; %lu encoded, %lu ungainful, %lu "
+      "decoded, %lu damaged frames\n",
       count, all.lives, all.puts, all.hits, all.misses, all.loads, all.persisted, all.durable,
-      all.lost, all.held, all.leased, all.injected, all.corrupt, all.reclaims, all.moved, all.off);
+      all.lost, all.held, all.leased, all.injected, all.corrupt, all.reclaims, all.moved, all.off,
+      all.encoded, all.ungainful, all.decoded, all.damaged_frames);
   if (count < 50) return;
   // All that the runs are for did happen.
   EXPECT_GT(all.lives, 2 * count);
@@ -76,6 +82,9 @@ TEST(Sim, EverySeedGivesRightBytesAndKeepsWhatIsDurable) {
   EXPECT_GT(all.leased, count / 2);
   EXPECT_GT(all.reclaims, count / 4);
   EXPECT_GT(all.corrupt, count / 20);
+  EXPECT_GT(all.encoded, 2 * count);
+  EXPECT_GT(all.ungainful, count / 4);
+  EXPECT_GT(all.decoded, count / 2);
   EXPECT_LT(all.off, all.lives / 4);
 }
 

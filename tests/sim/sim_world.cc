@@ -30,6 +30,7 @@ uint64_t LiesIn(const SimInjected& injected) {
 SimWorld::SimWorld(const SimPlan& plan)
     : plan_(plan),
       random_(plan.seed),
+      codec_random_(plan.seed),
       model_(plan.payload_bytes_max),
       medium_(std::in_place, SegmentOffset(plan.log_segments, kTestSegmentBytes), plan.seed) {
   now_ns_ = clock_.NowNs();
@@ -71,6 +72,9 @@ void SimWorld::Boot() {
   options_.nvme.bytes_a_day = uint64_t{1} << 30;
   options_.nvme.sequence_floor = static_cast<uint64_t>(clock_.NowNs());
   options_.nvme.new_log_id = 1 + Random(1000);
+  options_.nvme.codec_pool = &codec_;
+  options_.nvme.encode = plan_.encode && codec_random_() % 4 != 0;
+  codec_.jobs_max = 1 + codec_random_() % 8;
   options_.nvme.write.buffer_bytes = 64 * kKiB;
   options_.nvme.write.buffer_count = 6;
   options_.nvme.write.sync_bytes = 256 * kKiB;
@@ -92,6 +96,7 @@ void SimWorld::Boot() {
   for (Label& label : labels_) {
     NamespaceSpec spec;
     spec.label = label.name;
+    spec.dtype = "bf16";
     const Result<NamespaceInfo> info = store_->RegisterNamespace(spec);
     ASSERT_TRUE(info.ok()) << info.status().ToString();
     label.id = info->ref.id;
@@ -209,6 +214,10 @@ void SimWorld::CountLife() {
   tally_.reclaims += nvme.reclaims;
   tally_.moved += nvme.moved;
   tally_.corrupt += nvme.load_corrupt;
+  tally_.encoded += nvme.encodes;
+  tally_.ungainful += nvme.encodes_ungainful;
+  tally_.decoded += nvme.decodes;
+  tally_.damaged_frames += nvme.decodes_failed;
 }
 
 void SimWorld::CountInjected() {
@@ -228,6 +237,7 @@ void SimWorld::AdvanceTo(int64_t at_ns) {
 // Serves the store, then lets the next thing happen.
 void SimWorld::Step() {
   store_->PollNvme(now_ns_);
+  if (codec_random_() % 2 == 0) codec_.RunOne();
   int64_t next = store_->Tick(now_ns_);
   std::erase_if(dead_, [this](const auto& dead) { return store_->PinsReleased(dead->id()); });
   AskAll();

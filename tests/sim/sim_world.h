@@ -20,6 +20,7 @@
 #include "tests/sim/sim_plan.h"
 #include "tests/storage/engine/store_harness.h"
 #include "tests/storage/io/sim_device.h"
+#include "tests/support/step_codec_pool.h"
 
 namespace terrace {
 
@@ -27,6 +28,7 @@ namespace terrace {
 struct SimTally {
   uint64_t puts = 0, hits = 0, misses = 0, loads = 0, persisted = 0, lives = 0, durable = 0;
   uint64_t held = 0, leased = 0, off = 0, lost = 0, corrupt = 0, reclaims = 0, moved = 0;
+  uint64_t encoded = 0, ungainful = 0, decoded = 0, damaged_frames = 0;
   uint64_t injected = 0;  // faults of the disk, of any kind
 };
 
@@ -142,10 +144,11 @@ class SimWorld {
   const SimPlan plan_;
 
   // The run's.
-  std::mt19937_64 random_;
+  std::mt19937_64 random_, codec_random_;
   SimClock clock_;
   SimModel model_;
   std::optional<SimMedium> medium_;
+  StepCodecPool codec_;
   std::vector<Label> labels_;
   SessionId sessions_ = 0;
   uint64_t lies_ = 0;          // of the disk, in former lives

@@ -37,7 +37,16 @@ DaemonStatus ReadStatus(Client& client) {
                       .claims_ended = Number(tenant, "/counters/claims_ended"),
                       .stale_commits = Number(tenant, "/counters/stale_commits"),
                       .reclaims = Number(tenant, "/counters/reclaims"),
+                      .codec = {},
                       .sessions = {}};
+  if (tenant.at_pointer("/tiers").as_array().size() > 1) {
+    const json::value& nvme = tenant.at_pointer("/tiers/1");
+    status.codec = {.encoded_chunks = Number(nvme, "/encoded_chunks"),
+                    .saved_bytes = Number(nvme, "/encoded_saved_bytes"),
+                    .encodes = Number(nvme, "/encodes"),
+                    .decodes = Number(nvme, "/decodes"),
+                    .decodes_failed = Number(nvme, "/decodes_failed")};
+  }
   for (const json::value& session : all.at_pointer("/sessions").as_array()) {
     status.sessions.push_back({.pid = static_cast<pid_t>(Number(session, "/pid")),
                                .pins = Number(session, "/pins"),

@@ -18,6 +18,11 @@ struct SessionStatus {
   uint64_t pins = 0, claims = 0;
 };
 
+// Of the tier's codec; zeros without a tier.
+struct CodecStatus {
+  uint64_t encoded_chunks = 0, saved_bytes = 0, encodes = 0, decodes = 0, decodes_failed = 0;
+};
+
 // Of its one tenant.
 struct DaemonStatus {
   uint64_t filling = 0;        // keys being written
@@ -25,6 +30,7 @@ struct DaemonStatus {
   uint64_t segments_open = 0;  // leased to sessions, or filled by the daemon itself
   uint64_t segments_total = 0, segments_stranded = 0, segments_missing = 0;
   uint64_t claims_ended = 0, stale_commits = 0, reclaims = 0;
+  CodecStatus codec;
   std::vector<SessionStatus> sessions;
 
   const SessionStatus* Find(pid_t pid) const;  // null: none of this process

@@ -13,6 +13,7 @@
 #include "storage/tier/log_layout.h"
 #include "tests/storage/engine/store_harness.h"
 #include "tests/storage/io/sim_device.h"
+#include "tests/support/step_codec_pool.h"
 
 namespace terrace {
 
@@ -44,6 +45,7 @@ class NvmeStoreTest : public StoreTest {
     device = std::make_unique<SimDevice>(*medium, clock, SimDevice::Options{.faults = faults});
     for (const uint64_t at : sick_once) device->FailReads(at, kNamespaceReadRetries + 1);
     options.nvme.device = device.get();
+    options.nvme.codec_pool = &pool;
     options.nvme.sequence_floor = ++boots;
     options.boot_epoch = boots;
     ASSERT_TRUE(InstallGuard().ok());
@@ -54,6 +56,7 @@ class NvmeStoreTest : public StoreTest {
     ASSERT_TRUE(store->NvmeStarted());
     NamespaceSpec spec;
     spec.label = "ns";
+    spec.dtype = dtype;
     Result<NamespaceInfo> info = store->RegisterNamespace(spec);
     ASSERT_TRUE(info.ok()) << info.status().ToString();
     ns = info->ref.id;
@@ -83,6 +86,7 @@ class NvmeStoreTest : public StoreTest {
   // Lets one thing happen.  False: nothing is left to happen.
   bool Step() {
     store->PollNvme(now_ns);
+    if (pool.RunOne()) return true;
     const int64_t wake = store->NvmeWake();
     if (wake != 0 && wake <= now_ns) return true;
     if (const std::optional<int64_t> event = device->next_event_ns()) {
@@ -156,6 +160,8 @@ class NvmeStoreTest : public StoreTest {
   std::optional<SimMedium> medium;
   std::unique_ptr<SimDevice> device;
   ChunkStoreOptions options;
+  StepCodecPool pool;
+  std::string dtype;  // of the namespace
   std::unique_ptr<TestSession> session;
   uint64_t boots = 0;
 };

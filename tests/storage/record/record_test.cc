@@ -193,7 +193,8 @@ TEST(RecordHeader, ForgedFieldsAreRefusedByName) {
   ASSERT_TRUE(forged([](RecordHeader&) {}).ok());
   ExpectCorrupt(forged([](RecordHeader& h) { h.version = 2; }), "version is 2, expected 1");
   ExpectCorrupt(forged([](RecordHeader& h) { h.hash_algorithm = 2; }), "hash algorithm 2");
-  ExpectCorrupt(forged([](RecordHeader& h) { h.codec = 1; }), "codec 1");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.codec = 1; }), "codec 1 outside a log");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.codec = 2; }), "codec 2");
   ExpectCorrupt(forged([](RecordHeader& h) { h.key_length = 0; }), "key length 0");
   ExpectCorrupt(forged([](RecordHeader& h) { h.key_length = 34; }), "key length 34");
   ExpectCorrupt(forged([](RecordHeader& h) { h.key_length = 13; }), "zero past its length");
@@ -209,10 +210,32 @@ TEST(RecordHeader, ForgedFieldsAreRefusedByName) {
   ExpectCorrupt(forged([](RecordHeader& h) { h.log_sequence = 1; }), "log_sequence is 1");
   ExpectCorrupt(forged([](RecordHeader& h) { h.log_segment = 1; }), "log_segment is 1");
   ExpectCorrupt(forged([](RecordHeader& h) { h.log_offset_units = 1; }), "log_offset_units is 1");
-  ExpectCorrupt(forged([](RecordHeader& h) { h.reserved[7] = 1; }), "reserved");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.seal = 1; }), "seal");
   ExpectCorrupt(forged([](RecordHeader& h) { h.leaves[3] = 1; }), "leaf table");
   ExpectCorrupt(forged([](RecordHeader& h) { h.append_number = 1; }), "append_number");
   ExpectCorrupt(forged([](RecordHeader& h) { h.padding[1943] = 1; }), "leaf table");
+}
+
+TEST(RecordHeader, OfAnEncodedPayloadIsTakenInALogAlone) {
+  RecordHeader sealed = SampleHeader();
+  SealHeader({.stored_bytes = 90'000, .seal = 0x0123456789abcdef}, &sealed);
+  ExpectCorrupt(CheckHeader(sealed), "codec 1 outside a log");
+  PlaceHeader(kPlace, 7, &sealed);
+  EXPECT_TRUE(ValidateHeader(sealed, Sample(), kPlace).ok());
+  EXPECT_EQ(sealed.codec, shm::kCodecFrames);
+  EXPECT_EQ(sealed.leaves[0], kSampleLeaves[0]);
+  const auto forged = [&](const std::function<void(RecordHeader&)>& change) {
+    RecordHeader header = sealed;
+    change(header);
+    PlaceHeader(kPlace, 7, &header);  // with its checksum
+    return CheckHeader(header, kPlace);
+  };
+  EXPECT_TRUE(forged([](RecordHeader& h) { h.seal = 0; }).ok());
+  ExpectCorrupt(forged([](RecordHeader& h) { h.codec = 2; }), "codec 2");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.codec = 0; }), "stored_bytes is 90000");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.stored_bytes = h.payload_bytes; }),
+                "encoded stored_bytes 131073");
+  ExpectCorrupt(forged([](RecordHeader& h) { h.stored_bytes = 0; }), "encoded stored_bytes 0");
 }
 
 TEST(RecordHeader, SmallestAndLargestPayloadValidate) {
