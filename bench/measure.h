@@ -79,10 +79,13 @@ struct PutBenchOptions {
 int RunPutBench(const std::string& folder, const PutBenchOptions& options);
 
 struct ChurnOptions {
-  double pools = 10;  // of puts, before the sizes change
+  double pools = 10;   // of puts, before the sizes change; with `nvme` logs of them
+  uint64_t nvme_bytes = 4 * kGiB;
   bool json = false;
 };
 int RunChurn(const std::string& folder, const ChurnOptions& options);
+// With an NVMe tier of nvme_bytes in `folder`; answers 1 when du was above that.
+int RunChurnNvme(const std::string& folder, const ChurnOptions& options);
 
 struct TraceOptions {
   std::string file;

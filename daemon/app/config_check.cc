@@ -168,12 +168,15 @@ Status CheckNvme(const Config& config) {
   }
   const uint64_t nvme_bytes = NvmeBytesOf(config);
   if (nvme_bytes == 0) return Status::Ok();
-  if (shares >= nvme_bytes) {
+  const uint64_t catalog_bytes = CatalogBytesOf(config);
+  if (shares >= nvme_bytes - std::min(catalog_bytes, nvme_bytes)) {
+    const std::string catalog =
+        catalog_bytes == 0 ? "" : ", and the catalog's is " + FormatSize(catalog_bytes);
     return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(shares) +
-                                            " of nvme_bytes = " + FormatSize(nvme_bytes) +
+                                            " of nvme_bytes = " + FormatSize(nvme_bytes) + catalog +
                                             ": leave room for the default tenant");
   }
-  return CheckNvmeShare("default", nvme_bytes - shares, config);
+  return CheckNvmeShare("default", nvme_bytes - catalog_bytes - shares, config);
 }
 
 std::string OctalMode(uint32_t mode) {
