@@ -71,6 +71,7 @@ struct NvmeStats {
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, reclaims = 0;
   uint64_t recovered = 0, refused = 0;  // records found at start
   uint64_t scrubbed = 0, scrubbed_bytes = 0, scrub_damaged = 0, scrub_passes = 0;
+  std::string medium_error;      // empty: the files are there, as long as they were
   std::string namespaces_error;  // empty: the table on the device is the one in use
   SegmentLogStats log;
   IoStats io;
