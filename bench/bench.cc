@@ -69,9 +69,13 @@ int RunBench(int argc, char** argv) {
   traces->add_option("file", trace.file, "JSON lines with hash_ids")->required();
   traces->add_option("--share", trace.shares, "capacity as shares of the distinct blocks")
       ->check(CLI::Range(0.001, 1.0));
+  uint64_t trace_nvme_bytes = 4 * kGiB;
+  AddNvme(traces, &nvme_parent, &trace_nvme_bytes);
   traces->add_flag("--json", trace.json);
-  traces->callback(
-      [&] { run = [&](const std::string& folder) { return RunTrace(folder, trace); }; });
+  traces->callback([&] {
+    if (!nvme_parent.empty()) trace.nvme_bytes = trace_nvme_bytes;
+    run = [&](const std::string& folder) { return RunTrace(folder, trace); };
+  });
 
   CodecBenchOptions codec;
   CLI::App* codecs = app.add_subcommand("codec", "lossless codec on real KV against memcpy");

@@ -90,6 +90,7 @@ int RunChurnNvme(const std::string& folder, const ChurnOptions& options);
 struct TraceOptions {
   std::string file;
   std::vector<double> shares = {0.02, 0.05, 0.10};
+  uint64_t nvme_bytes = 0;  // of a tier in the run's folder; 0: DRAM alone, beside LRU
   bool json = false;
 };
 int RunTrace(const std::string& folder, const TraceOptions& options);

@@ -52,6 +52,24 @@ def test_trace_finds_exactly_what_was_there_before(tmp_path: Path) -> None:
     assert found["wrong_bytes"] == 0 and found["moved_per_put"] == 0
 
 
+def test_trace_counts_what_left_memory_by_tier(tmp_path: Path) -> None:
+    # Twice through more than memory has; DRAM alone has lost the start when it comes again.
+    requests = [list(range(at, at + 100)) for at in range(0, 2000, 100)] * 2
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(json.dumps({"hash_ids": ids}) + "\n" for ids in requests))
+    nvme = tmp_path / "nvme"
+    nvme.mkdir()
+    run = bench("trace", str(trace), "--share", "0.2", "--nvme", str(nvme), "--nvme-bytes",
+                "256MiB", "--json")  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (found,) = json.loads(run.stdout)
+    assert found["tiered_prefix_hit_ratio"] == pytest.approx(0.5, abs=0.01)
+    assert found["dram_hit_ratio"] + found["nvme_hit_ratio"] == found["tiered_prefix_hit_ratio"]
+    assert found["nvme_hit_ratio"] > 0.2 > 0.5 * found["prefix_hit_ratio"]
+    assert found["wrong_bytes"] == 0 and found["nvme_written_bytes"] >= 1600 * 68 << 10
+    assert list(nvme.iterdir()) == []
+
+
 def test_churn_keeps_log_and_catalog_within_the_cap(tmp_path: Path) -> None:
     run = bench("churn", "--nvme", str(tmp_path), "--nvme-bytes", "256MiB", "--pools", "1", "--json")
     assert run.returncode == 0, run.stderr
