@@ -82,19 +82,16 @@ class Servers(Protocol):
         ...
 
 
-class Peer(ABC):
-    """A store of chunks.
-
-    Life of a client: ``connect --> source --> (put --> share)? --> (get | put | remove)* -->
-    close``.
-    """
+class Contender(ABC):
+    """What is measured: its name, where its packages are, its servers."""
 
     name: ClassVar[str]
-    kind: ClassVar[Kind]
     # Words that follow the name in the table.
     remark: ClassVar[str] = ""
     # Its packages are requirements/NAME.txt; None runs in the project's own environment.
     environment: ClassVar[str | None] = None
+    # The module that its clients' processes run.
+    client: ClassVar[str]
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -110,7 +107,7 @@ class Peer(ABC):
     def missing(cls) -> str | None:
         """Says what this machine lacks to run it; None when nothing."""
         if cls.environment is not None and not (cls.folder() / ".installed").exists():
-            return f"not installed: scripts/bench-peers --install {cls.name}"
+            return f"not installed: scripts/bench-peers --install {cls.environment}"
         return None
 
     @classmethod
@@ -125,6 +122,17 @@ class Peer(ABC):
 
     def clean(self) -> None:  # noqa: B027 - most leave nothing
         """Removes what ended servers leave behind."""
+
+
+class Peer(Contender):
+    """A store of chunks.
+
+    Life of a client: ``connect --> source --> (put --> share)? --> (get | put | remove)* -->
+    close``.
+    """
+
+    kind: ClassVar[Kind]
+    client = "bench.peers.client"
 
     # In a client's process.
 
