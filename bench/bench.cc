@@ -53,7 +53,8 @@ int RunBench(int argc, char** argv) {
       [&] { run = [&](const std::string& folder) { return RunPutBench(folder, put); }; });
 
   ChurnOptions churn;
-  CLI::App* churns = app.add_subcommand("churn", "mixed sizes through a pool of 2 GiB, or with --nvme through a log");
+  CLI::App* churns = app.add_subcommand(
+      "churn", "mixed sizes through a pool of 2 GiB, or with --nvme through a log");
   churns->add_option("--pools", churn.pools, "pools of puts before the sizes change (10)")
       ->check(CLI::Range(1.0, 1000.0));
   AddNvme(churns, &nvme_parent, &churn.nvme_bytes);

@@ -16,8 +16,8 @@
 namespace terrace {
 namespace {
 
-constexpr double kLogsWanted = 4;    // what all chunks of a population come to
-constexpr double kLogsAfter = 2;     // of puts, after the sizes changed, and after the restart
+constexpr double kLogsWanted = 4;  // what all chunks of a population come to
+constexpr double kLogsAfter = 2;   // of puts, after the sizes changed, and after the restart
 constexpr uint32_t kLeast = 64 * kKiB;
 constexpr uint32_t kSmallMost = 512 * kKiB;
 constexpr uint64_t kSmallFirst = 1'000'000'007;  // as in the DRAM churn
@@ -37,7 +37,7 @@ struct Churned {
   uint64_t cap_bytes = 0, du_bytes = 0, du_samples = 0, catalog_bytes = 0;
   double written_bytes = 0, reclaims = 0;
 
-  uint64_t Sum(uint64_t ChurnTally::* field) const {
+  uint64_t Sum(uint64_t ChurnTally::*field) const {
     return mixed.tally.*field + small.tally.*field + restarted.tally.*field + dram.tally.*field;
   }
   // A log that was never full says nothing.

@@ -79,7 +79,7 @@ struct PutBenchOptions {
 int RunPutBench(const std::string& folder, const PutBenchOptions& options);
 
 struct ChurnOptions {
-  double pools = 10;   // of puts, before the sizes change; with `nvme` logs of them
+  double pools = 10;  // of puts, before the sizes change; with `nvme` logs of them
   uint64_t nvme_bytes = 4 * kGiB;
   bool json = false;
 };

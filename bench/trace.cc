@@ -118,8 +118,8 @@ struct Outcome {
 };
 
 struct Setup {
-  std::string name;         // for progress
-  uint64_t capacity = 0;    // of DRAM, in blocks
+  std::string name;       // for progress
+  uint64_t capacity = 0;  // of DRAM, in blocks
   std::string policy = "gittins";
   uint64_t nvme_bytes = 0;  // 0: DRAM alone
 };
@@ -127,12 +127,9 @@ struct Setup {
 Result<BenchDaemon> StartDaemon(const std::string& folder, const Setup& setup) {
   const uint64_t segments =
       (setup.capacity + kRecordsASegment - 1) / kRecordsASegment + kOpenSegments;
-  std::vector<std::string> words = {"--dram",
-                                    std::to_string(segments * kSegment),
-                                    "--segment",
-                                    std::to_string(kSegment),
-                                    "--policy",
-                                    setup.policy};
+  std::vector<std::string> words = {"--dram",    std::to_string(segments * kSegment),
+                                    "--segment", std::to_string(kSegment),
+                                    "--policy",  setup.policy};
   if (setup.nvme_bytes != 0) {
     // Whole and fresh each time: what it has in it counts as a hit.
     const std::string log = folder + "/trace.terrace";

@@ -151,7 +151,7 @@ class Peer(Contender):
     def put(self, key: bytes, payload: Words) -> None:
         """Stores a row of `source` under a key of 16 digits that it does not hold."""
 
-    def share(self) -> None:  # noqa: B027 - where a key is enough to find a chunk
+    def share(self) -> None:
         """Lets other clients find what this one put."""
 
     @abstractmethod
@@ -165,7 +165,7 @@ class Peer(Contender):
     def remove(self, key: bytes) -> None:
         """Makes room for further puts; not timed."""
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to close
+    def close(self) -> None:
         """Ends the connection."""
 
 

@@ -92,8 +92,8 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
   std::unique_ptr<Daemon> daemon(new Daemon(*std::move(lock)));
   daemon->socket_ = config.socket;
   const uint64_t catalog_bytes = CatalogBytesOf(config);
-  daemon->archive_ = ChunkArchive::Open(
-      CatalogFolderOf(config), catalog_bytes != 0 ? catalog_bytes : kArchiveBytesMax);
+  daemon->archive_ = ChunkArchive::Open(CatalogFolderOf(config),
+                                        catalog_bytes != 0 ? catalog_bytes : kArchiveBytesMax);
 
   ShardOptions shard;
   shard.go_on = go_on;

@@ -54,9 +54,8 @@ std::vector<std::string> NvmeWarnings(const NvmeStats& nvme, bool writable) {
     warnings.push_back("pauses its writes after errors: " + WriteError(nvme));
   }
   if (nvme.log.reads.breaker_open) {
-    warnings.push_back(
-        "pauses its reads after errors, and what is only there is a miss: " +
-        nvme.io.of(IoKind::kRead).error);
+    warnings.push_back("pauses its reads after errors, and what is only there is a miss: " +
+                       nvme.io.of(IoKind::kRead).error);
   }
   if (!nvme.namespaces_error.empty()) {
     warnings.push_back("does not know the latest namespaces and epochs: " + nvme.namespaces_error);

@@ -43,8 +43,8 @@ struct ArchiveStats {
 class ChunkArchive {
  public:
   // Empty folder: keeps nothing.  The folder takes `bytes` at most (kArchiveBytesMin where that is
-  // less), besides one damaged catalog that was set aside.  A damaged catalog is set aside and made anew; one that cannot be
-  // opened is named in the log and in stats(), and keeps nothing.
+  // less), besides one damaged catalog that was set aside.  A damaged catalog is set aside and made
+  // anew; one that cannot be opened is named in the log and in stats(), and keeps nothing.
   static std::unique_ptr<ChunkArchive> Open(const std::string& folder,
                                             uint64_t bytes = kArchiveBytesMax);
   ~ChunkArchive();

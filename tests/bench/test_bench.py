@@ -71,7 +71,9 @@ def test_trace_counts_what_left_memory_by_tier(tmp_path: Path) -> None:
 
 
 def test_churn_keeps_log_and_catalog_within_the_cap(tmp_path: Path) -> None:
-    run = bench("churn", "--nvme", str(tmp_path), "--nvme-bytes", "256MiB", "--pools", "1", "--json")
+    run = bench(
+        "churn", "--nvme", str(tmp_path), "--nvme-bytes", "256MiB", "--pools", "1", "--json"
+    )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["cap_bytes"] == 256 << 20

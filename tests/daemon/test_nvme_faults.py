@@ -96,7 +96,12 @@ class Service:
 
     def await_warning(self, words: str) -> str:
         """Waits until status warns so."""
-        return until(lambda: next((w for w in self.client.status()["warnings"] if words in w), ""))
+
+        def look() -> str:
+            return next((w for w in self.client.status()["warnings"] if words in w), "")
+
+        found: str = until(look)
+        return found
 
     def await_no_warning(self, words: str) -> None:
         """Waits until status does not warn so any more."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.peers.client import obey_lines
-from bench.peers.disk.peer import DiskPeer, page_aligned
+from bench.peers.disk.peer import DiskPeer, direct_memory
 from bench.peers.disk.registry import ALL
 from bench.peers.peer import PeerError, Place
 
@@ -26,7 +26,7 @@ class DiskClient:
 
     def __init__(self, peer: DiskPeer) -> None:
         self._peer = peer
-        self._rows = page_aligned(2 * peer.batch, peer.place.words)
+        self._rows = direct_memory(2 * peer.batch, peer.place.words)
         peer.connect(self._rows)
         random = np.random.default_rng(20)
         self._sums = []

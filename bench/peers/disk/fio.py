@@ -22,6 +22,12 @@ class Fio:
         self._file_bytes = file_bytes
         self._written = 0
         write_zeros(str(self._file), file_bytes)
+        # 2 MiB pages where there are any, as on the other sides.
+        self._memory = "shmhuge"
+        try:
+            self.read(1)
+        except PeerError:
+            self._memory = "malloc"
 
     @staticmethod
     def missing() -> str | None:
@@ -48,7 +54,8 @@ class Fio:
                 *(f"--offset={offset}", f"--size={size}"),
                 *(f"--io_size={count * self._chunk_bytes}", "--ioengine=io_uring", "--direct=1"),
                 *("--fixedbufs=1", "--registerfiles=1", "--thread=1", "--norandommap=1"),
-                *("--randrepeat=0", "--end_fsync=1", "--output-format=json"),
+                *(f"--iomem={self._memory}", "--randrepeat=0", "--end_fsync=1"),
+                "--output-format=json",
             ],
             capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip

@@ -32,6 +32,7 @@ class Cell:
     fio_rate: float
     terrace_rate: float
     device_share: float  # of a get's bytes, that the device was read for
+    terrace_device_share: float
 
     @property
     def vs_fio(self) -> float:
@@ -114,8 +115,7 @@ class _Turns:
         self._chunk_bytes, self._working_set_bytes = chunk_bytes, working_set_bytes
         batch = batch_of(chunk_bytes)
         self._count = working_set_bytes // chunk_bytes // (TURNS + 1) // batch * batch
-        self._rates: dict[str, list[float]] = {}
-        self._device_shares: list[float] = []
+        self._device_shares: dict[str, list[float]] = {}
 
     def run(self) -> list[Cell]:
         with contextlib.ExitStack() as ends:
@@ -157,8 +157,7 @@ class _Turns:
                     rates[side.peer.name] = side.put(first, self._count)
                 else:
                     rates[side.peer.name], share = side.get(wanted)
-                    if side is other:
-                        self._device_shares.append(share)
+                    self._device_shares.setdefault(side.peer.name, []).append(share)
             except PeerError as error:
                 if side is terrace:
                     raise BenchError(f"terrace: {error}") from error
@@ -176,5 +175,9 @@ class _Turns:
             rate=median(self._peer.name),
             fio_rate=median(FIO),
             terrace_rate=median(Terrace.name),
-            device_share=statistics.median(self._device_shares[1:]) if operation == "get" else 0.0,
+            device_share=self._device_share(operation, self._peer.name),
+            terrace_device_share=self._device_share(operation, Terrace.name),
         )
+
+    def _device_share(self, operation: str, name: str) -> float:
+        return statistics.median(self._device_shares[name][1:]) if operation == "get" else 0.0

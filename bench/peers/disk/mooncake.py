@@ -1,5 +1,8 @@
-"""Mooncake Store with its offload to disk: puts go to its memory and are copied to files behind
-them, by the node's client; gets of what left memory are read there."""
+"""Mooncake Store with its offload to disk: what is evicted from its memory is written to files by
+the node's client, which then reads it there.
+
+As offload is set up unless told (written behind puts, every 10 s), what is evicted before is lost:
+39 of 96 batches of four, when 384 MiB were put in a memory of 256 MiB."""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from bench.peers.mooncake import LOCAL_BUFFER_BYTES, POOL_BYTES
 from bench.peers.peer import PeerError, Servers, Words, address_of
 
 DRAM_BYTES = 256 << 20
+FILLER = 10**9  # numbers of what pushes the rest out
 PUT_SECONDS = 30.0
 
 
@@ -24,9 +28,9 @@ class Mooncake(DiskPeer):
     """`batch_put_from` and `batch_get_into` of a client in the process that owns the disk."""
 
     name = "mooncake"
-    remark = "offload to files; puts end with syncfs"
+    remark = "offload to files when memory is full, asked for once a second; puts end in memory"
     environment = "mooncake"
-    cold = "page cache dropped; 256 MiB may be in its memory"
+    cold = "pushed out of its memory, page cache dropped"
 
     def serve(self, servers: Servers) -> None:
         master, metrics, client = range(self.place.port, self.place.port + 3)
@@ -34,7 +38,7 @@ class Mooncake(DiskPeer):
             [
                 str(self.package("mooncake/mooncake_master")),
                 *(f"--rpc_port={master}", f"--metrics_port={metrics}", "--rpc_address=127.0.0.1"),
-                "--enable_offload=true",
+                *("--enable_offload=true", "--offload_on_evict=true"),
             ],
             port=master,
         )
@@ -89,8 +93,12 @@ class Mooncake(DiskPeer):
             where = [where[at] for at in left]
             sizes = sizes[: len(left)]
 
-    def settle(self) -> None:
+    def cool(self) -> None:
+        """Puts as much as its memory holds, so that what was put before is on disk alone."""
+        for at in range(0, DRAM_BYTES // self.place.chunk_bytes, self.batch):
+            self.put(range(FILLER + at, FILLER + at + self.batch), self._memory[: self.batch])
         sync_file_system(self.place.folder)
+        super().cool()
 
     def get(self, serials: Sequence[int], rows: Words) -> Sequence[Words]:
         mine = self._memory[self.batch : self.batch + len(serials)]

@@ -22,6 +22,8 @@ PAGE_BYTES = 4096
 BATCH_BYTES = 4 << 20
 BATCH_MAX = 16  # chunks that are put or got at once
 ZEROS_BYTES = 1 << 20
+HUGE_BYTES = 2 << 20
+MAP_HUGETLB = 0x40000
 
 
 def batch_of(chunk_bytes: int) -> int:
@@ -43,7 +45,7 @@ class DiskPeer(Contender):
 
     # In the bench's process.
 
-    def prepare(self) -> None:  # noqa: B027 - most need nothing
+    def prepare(self) -> None:
         """Makes files that are there before the servers are."""
 
     @property
@@ -55,7 +57,7 @@ class DiskPeer(Contender):
 
     @abstractmethod
     def connect(self, rows: Words) -> None:
-        """Connects; ``rows`` is the page-aligned memory that puts read from and gets write to.
+        """Connects; ``rows`` is the memory, for O_DIRECT, that puts read from and gets write to.
 
         Its first half is the rows of a put, its second those of a get.
         """
@@ -76,14 +78,20 @@ class DiskPeer(Contender):
     def get(self, serials: Sequence[int], rows: Words) -> Sequence[Words]:
         """Gives the chunks of these numbers: in ``rows``, or where the peer has them."""
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to close
+    def close(self) -> None:
         """Ends the connection."""
 
 
-def page_aligned(rows: int, words: int) -> Words:
-    """Makes memory that O_DIRECT takes."""
-    memory = mmap.mmap(-1, rows * words * 8)
-    return np.frombuffer(memory, np.uint64).reshape(rows, words)
+def direct_memory(rows: int, words: int) -> Words:
+    """Makes memory that O_DIRECT takes, on 2 MiB pages where there are any: they are faster."""
+    size = -(-rows * words * 8 // HUGE_BYTES) * HUGE_BYTES
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    try:
+        memory = mmap.mmap(-1, size, flags | MAP_HUGETLB)
+    except OSError:
+        memory = mmap.mmap(-1, size, flags)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint64)[: rows * words].reshape(rows, words)
 
 
 def write_zeros(path: str, size: int) -> None:

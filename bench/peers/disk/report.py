@@ -33,6 +33,7 @@ def as_json(results: Results) -> str:
                     "terrace_vs_fio": round(cell.terrace_vs_fio, 3),
                     "ratio": round(cell.ratio, 3),
                     "device_share": round(cell.device_share, 3),
+                    "terrace_device_share": round(cell.terrace_device_share, 3),
                 }
                 for cell in results.cells
             ],

@@ -14,7 +14,7 @@ from bench.peers.peer import PeerError, Place, Servers, Words
 from bench.peers.terrace import BUILD
 
 DRAM_BYTES = 256 << 20
-LOG_MARGIN_BYTES = 512 << 20
+LOG_MARGIN_BYTES = 128 << 20
 WRITTEN_SECONDS = 60.0
 
 
@@ -85,5 +85,3 @@ class Terrace(DiskPeer):
 
 def _key(serial: int) -> bytes:
     return b"%016d" % serial
-
-

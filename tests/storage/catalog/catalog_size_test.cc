@@ -47,8 +47,7 @@ TEST_P(CatalogSize, FolderStaysWithinItsBound) {
   RecordProperty("most", static_cast<int>(most / kKiB));
 }
 
-INSTANTIATE_TEST_SUITE_P(Bounds, CatalogSize,
-                         testing::Values(kCatalogFolderBytesMin, 64 * kMiB));
+INSTANTIATE_TEST_SUITE_P(Bounds, CatalogSize, testing::Values(kCatalogFolderBytesMin, 64 * kMiB));
 
 TEST(CatalogFit, KeepsAMillionEventsAtMost) {
   EXPECT_EQ(CatalogOptionsFor("f", UINT64_MAX).history_rows_max, 1'000'000u);
