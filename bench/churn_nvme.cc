@@ -185,7 +185,7 @@ void PrintJson(const Churned& churned) {
 }
 
 void PrintPhase(const char* name, const Phase& phase) {
-  std::printf("%-28s %8lu requests, %5.1f GiB put: hits %.4f, %.4f of them from NVMe\n", name,
+  std::printf("%-28s %8lu requests, %5.1f GiB put: hits %.4f (NVMe %.4f)\n", name,
               phase.tally.requests, static_cast<double>(phase.tally.put_bytes) / kGiB,
               phase.tally.ratio(), phase.nvme_ratio());
 }
