@@ -148,12 +148,15 @@ Status CheckNvmeShare(const std::string& tenant, uint64_t bytes, const Config& c
   const uint64_t needed = NvmeDeviceBytes(kNvmeSegmentsMin, segment_bytes, file_count) +
                           NvmeStripeBytes(segment_bytes, file_count) * file_count;
   if (bytes >= needed) return Status::Ok();
+  const uint64_t catalog_bytes = tenant == "default" ? CatalogBytesOf(config) : 0;
+  const std::string beside =
+      catalog_bytes == 0 ? "" : " beside the catalog's " + FormatSize(catalog_bytes);
   const std::string lower = config.nvme_segment_bytes != 0
                                 ? ", or lower nvme_segment = " + FormatSize(segment_bytes)
                                 : "";
   return Status(StatusCode::kInvalid, "tenant '" + tenant + "' has " + FormatSize(bytes) +
-                                          " of nvme_bytes: give it " + FormatSize(needed) +
-                                          " or more" + lower);
+                                          " of nvme_bytes" + beside + ": give it " +
+                                          FormatSize(needed) + " or more" + lower);
 }
 
 Status CheckNvme(const Config& config) {

@@ -71,7 +71,9 @@ uint64_t CatalogBytesOf(const Config& config) {
 uint64_t NvmeSegmentBytes(const Config& config, uint64_t bytes) {
   if (config.nvme_segment_bytes != 0) return config.nvme_segment_bytes;
   if (bytes == 0) return kAutoSegmentBytesMax;
-  return std::clamp(std::bit_floor(bytes / kSegmentsWished), kSegmentBytesMin,
+  // A size that is a power of two but for the catalog's part counts as one.
+  const uint64_t rounded = bytes + bytes / 16;
+  return std::clamp(std::bit_floor(rounded / kSegmentsWished), kSegmentBytesMin,
                     kAutoSegmentBytesMax);
 }
 

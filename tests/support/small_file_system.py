@@ -49,8 +49,14 @@ class SmallFileSystem:
         self.path.chmod(0o700)
 
     def mount(self, how: str) -> str:
-        """Mounts the image, "rw" or "ro"."""
-        return run("mount", "-o", f"loop,{how},errors=remount-ro", str(self._image), str(self.path))
+        """Mounts the image, "rw" or "ro"; answers nothing, or why not."""
+        options = f"loop,{how},errors=remount-ro"
+        why_not = run("mount", "-o", options, str(self._image), str(self.path))
+        # A loop device that was made read-only, and is still held, is mounted so whatever is asked.
+        if why_not == "" and how == "rw" and os.statvfs(self.path).f_flag & os.ST_RDONLY:
+            self.unmount()
+            why_not = "it is read-only still"
+        return why_not
 
     def unmount(self) -> None:
         """Takes it away; what is open goes on."""
