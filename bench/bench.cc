@@ -8,6 +8,22 @@
 #include "bench/supervised.h"
 
 namespace terrace {
+namespace {
+
+// --nvme and --nvme-bytes, of a workload that has a daemon with an NVMe tier then.
+void AddNvme(CLI::App* workload, std::string* folder, uint64_t* bytes) {
+  CLI::Option* const where =
+      workload
+          ->add_option("--nvme", *folder,
+                       "a folder on the file system of an NVMe tier; what is made there goes again")
+          ->check(CLI::ExistingDirectory);
+  workload->add_option("--nvme-bytes", *bytes, "what the tier may take (4GiB)")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(256 * kMiB, kGiB << 10))
+      ->needs(where);
+}
+
+}  // namespace
 
 int RunBench(int argc, char** argv) {
   CLI::App app{"terrace bench measures against this machine's limits, in one run"};
@@ -15,6 +31,7 @@ int RunBench(int argc, char** argv) {
   app.require_subcommand(1);
   std::function<int(const std::string& folder)> run;
 
+  std::string nvme_parent;  // where the run makes its folder; empty: no NVMe tier
   HitOptions hit;
   CLI::App* hits = app.add_subcommand("hit", "lookup + pin + first byte in DRAM");
   hits->add_option("--entries", hit.entries, "chunks of 4 KiB (1,000,000)")
@@ -36,21 +53,30 @@ int RunBench(int argc, char** argv) {
       [&] { run = [&](const std::string& folder) { return RunPutBench(folder, put); }; });
 
   ChurnOptions churn;
-  CLI::App* churns = app.add_subcommand("churn", "mixed sizes through a pool of 2 GiB");
+  CLI::App* churns = app.add_subcommand(
+      "churn", "mixed sizes through a pool of 2 GiB, or with --nvme through a log");
   churns->add_option("--pools", churn.pools, "pools of puts before the sizes change (10)")
       ->check(CLI::Range(1.0, 1000.0));
+  AddNvme(churns, &nvme_parent, &churn.nvme_bytes);
   churns->add_flag("--json", churn.json);
-  churns->callback(
-      [&] { run = [&](const std::string& folder) { return RunChurn(folder, churn); }; });
+  churns->callback([&] {
+    run = [&](const std::string& folder) {
+      return nvme_parent.empty() ? RunChurn(folder, churn) : RunChurnNvme(folder, churn);
+    };
+  });
 
   TraceOptions trace;
   CLI::App* traces = app.add_subcommand("trace", "replay requests through two client processes");
   traces->add_option("file", trace.file, "JSON lines with hash_ids")->required();
   traces->add_option("--share", trace.shares, "capacity as shares of the distinct blocks")
       ->check(CLI::Range(0.001, 1.0));
+  uint64_t trace_nvme_bytes = 4 * kGiB;
+  AddNvme(traces, &nvme_parent, &trace_nvme_bytes);
   traces->add_flag("--json", trace.json);
-  traces->callback(
-      [&] { run = [&](const std::string& folder) { return RunTrace(folder, trace); }; });
+  traces->callback([&] {
+    if (!nvme_parent.empty()) trace.nvme_bytes = trace_nvme_bytes;
+    run = [&](const std::string& folder) { return RunTrace(folder, trace); };
+  });
 
   CodecBenchOptions codec;
   CLI::App* codecs = app.add_subcommand("codec", "lossless codec on real KV against memcpy");
@@ -64,9 +90,8 @@ int RunBench(int argc, char** argv) {
 
   NvmeBenchOptions nvme;
   uint64_t nvme_mib = nvme.bytes / kMiB;
-  std::string nvme_folder = "/tmp";
   CLI::App* nvmes = app.add_subcommand("nvme", "the NVMe tier against fio on one file system");
-  nvmes->add_option("--folder", nvme_folder, "on the file system that is measured (/tmp)")
+  nvmes->add_option("--folder", nvme_parent, "on the file system that is measured (/tmp)")
       ->check(CLI::ExistingDirectory);
   nvmes->add_option("--mib", nvme_mib, "size of the tier in MiB (4096)")
       ->check(CLI::Range(256ul, 1ul << 20));
@@ -83,7 +108,7 @@ int RunBench(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return RunSupervised(run, nvmes->parsed() ? nvme_folder : "/tmp");
+  return RunSupervised(run, nvme_parent.empty() ? "/tmp" : nvme_parent);
 }
 
 }  // namespace terrace

@@ -1,11 +1,11 @@
 // `terrace bench churn`: chunks of 64 KiB to the largest there may be, drawn by a Zipf law, through
-// a pool that holds a tenth of them; then smaller ones for good.  Every hit is compared byte for
-// byte.  A miss is put, as an engine would.
+// a pool that holds a tenth of them; then smaller ones for good.
 
 #include <boost/json.hpp>
 #include <memory>
 
 #include "bench/bench_daemon.h"
+#include "bench/churn_player.h"
 #include "bench/measure.h"
 #include "bench/payloads.h"
 #include "bench/population.h"
@@ -19,58 +19,6 @@ constexpr uint64_t kSegment = 32 * kMiB;
 constexpr double kPoolsWanted = 10;   // what all chunks of a population come to
 constexpr double kPoolsToSettle = 2;  // of puts, after the change
 constexpr double kPoolsCompared = 1;  // of puts, in the window that is compared
-
-struct Tally {
-  uint64_t requests = 0, hits = 0, put_bytes = 0, wrong_bytes = 0, refused_not_busy = 0;
-
-  double ratio() const {
-    return requests == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(requests);
-  }
-};
-
-// A client of one pool, with its sequence of requests.
-class Player {
- public:
-  Player(std::shared_ptr<Namespace> ns, const Payloads& payloads)
-      : ns_(std::move(ns)), payloads_(payloads) {}
-
-  // Requests of the population, until `put_bytes` were put or `requests_max` were made.
-  Tally Play(const Population& population, Random& random, double put_bytes,
-             uint64_t requests_max) {
-    Tally tally;
-    while (static_cast<double>(tally.put_bytes) < put_bytes && tally.requests < requests_max &&
-           !gone_) {
-      const uint64_t number = population.Draw(random);
-      Request(number, population.BytesOf(number), &tally);
-    }
-    return tally;
-  }
-
- private:
-  void Request(uint64_t number, uint32_t bytes, Tally* tally) {
-    ++tally->requests;
-    const shm::ChunkKey key = NumberedKey(number);
-    Pin pin;
-    const StatusCode found = ns_->GetOne(key, &pin);
-    if (found == StatusCode::kOk) {
-      ++tally->hits;
-      tally->wrong_bytes += payloads_.CountWrong(number, bytes, pin.bytes());
-      return;
-    }
-    if (found != StatusCode::kNotFound && found != StatusCode::kBusy) ++tally->refused_not_busy;
-    gone_ |= found == StatusCode::kUnavailable;
-    const PutItem item{.key = key, .payload = payloads_.Of(number, bytes)};
-    const StatusCode put = ns_->Put(std::span(&item, 1)).front();
-    if (put == StatusCode::kOk) tally->put_bytes += bytes;
-    if (put != StatusCode::kOk && put != StatusCode::kExists && put != StatusCode::kBusy) {
-      ++tally->refused_not_busy;
-    }
-  }
-
-  std::shared_ptr<Namespace> ns_;
-  const Payloads& payloads_;
-  bool gone_ = false;  // the daemon has died: the run is over
-};
 
 // A pool of its own with the policy.
 struct Pool {
@@ -97,7 +45,7 @@ Result<Pool> OpenPool(const std::string& folder, const std::string& policy) {
 }
 
 struct Churn {
-  Tally kept, lru, settling, after, fresh_settling, fresh;
+  ChurnTally kept, lru, settling, after, fresh_settling, fresh;
   double moved_per_put = 0;
 
   uint64_t wrong_bytes() const {
@@ -125,7 +73,7 @@ Result<Churn> Measure(const std::string& folder, const ChurnOptions& options) {
     Progress("mixed sizes, default policy");
     Result<Pool> pool = OpenPool(folder, "gittins");
     if (!pool.ok()) return pool.status();
-    Player player(pool->ns, payloads);
+    ChurnPlayer player(pool->ns, payloads, WhenBusy::kGoOn);
     Random random(kFirstSeed);
     churn.kept = player.Play(mixed, random, options.pools * pool_bytes, UINT64_MAX);
     churn.moved_per_put = TenantNumber(*pool->client, "/counters/moved_bytes") /
@@ -139,7 +87,7 @@ Result<Churn> Measure(const std::string& folder, const ChurnOptions& options) {
     Progress("the same smaller sizes in a fresh pool");
     Result<Pool> pool = OpenPool(folder, "gittins");
     if (!pool.ok()) return pool.status();
-    Player player(pool->ns, payloads);
+    ChurnPlayer player(pool->ns, payloads, WhenBusy::kGoOn);
     Random second(kSecondSeed);
     churn.fresh_settling = player.Play(small, second, kNoLimit, churn.settling.requests);
     churn.fresh = player.Play(small, second, kNoLimit, churn.after.requests);
@@ -148,7 +96,8 @@ Result<Churn> Measure(const std::string& folder, const ChurnOptions& options) {
   Result<Pool> pool = OpenPool(folder, "lru");
   if (!pool.ok()) return pool.status();
   Random random(kFirstSeed);
-  churn.lru = Player(pool->ns, payloads).Play(mixed, random, kNoLimit, churn.kept.requests);
+  churn.lru = ChurnPlayer(pool->ns, payloads, WhenBusy::kGoOn)
+                  .Play(mixed, random, kNoLimit, churn.kept.requests);
   return churn;
 }
 

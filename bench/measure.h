@@ -79,14 +79,18 @@ struct PutBenchOptions {
 int RunPutBench(const std::string& folder, const PutBenchOptions& options);
 
 struct ChurnOptions {
-  double pools = 10;  // of puts, before the sizes change
+  double pools = 10;  // of puts, before the sizes change; with `nvme` logs of them
+  uint64_t nvme_bytes = 4 * kGiB;
   bool json = false;
 };
 int RunChurn(const std::string& folder, const ChurnOptions& options);
+// With an NVMe tier of nvme_bytes in `folder`; answers 1 when du was above that.
+int RunChurnNvme(const std::string& folder, const ChurnOptions& options);
 
 struct TraceOptions {
   std::string file;
   std::vector<double> shares = {0.02, 0.05, 0.10};
+  uint64_t nvme_bytes = 0;  // of a tier in the run's folder; 0: DRAM alone, beside LRU
   bool json = false;
 };
 int RunTrace(const std::string& folder, const TraceOptions& options);

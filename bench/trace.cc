@@ -1,5 +1,8 @@
 // `terrace bench trace`: a request trace through two client processes, one request at a time in
 // trace order.  Each block is a chunk of 64 KiB; every hit is compared byte for byte.
+//
+// With an NVMe tier the trace waits while much waits to be written: it has no times of its own, and
+// what a disk can keep up with is another question (`terrace bench nvme`).
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +16,7 @@
 
 #include "bench/bench_daemon.h"
 #include "bench/measure.h"
+#include "bench/nvme_traffic.h"
 #include "bench/payloads.h"
 #include "bench/workers.h"
 #include "storage/base/clock.h"
@@ -27,11 +31,16 @@ constexpr uint64_t kSegment = 2 * kMiB;
 constexpr uint64_t kRecordsASegment = kSegment / (kPayload + kPageBytes);
 constexpr int kClients = 2;
 constexpr uint64_t kOpenSegments = 3 * kClients + 3;  // of the sessions and of survivors
+constexpr int64_t kWrittenNs = 60 * kNsPerSecond;
+constexpr uint32_t kLookUs = 200;
+constexpr uint64_t kRequestsALook = 2;
+// An engine that waits rather for a slow disk than computes.
+constexpr GetOptions kGet{.timeout_ns = 10 * kNsPerSecond};
 
 using Request = std::vector<uint64_t>;
 
 struct Answer {
-  uint64_t prefix = 0, wrong = 0;
+  uint64_t prefix = 0, from_nvme = 0, wrong = 0;  // blocks, those of them that NVMe had, bytes
   uint64_t failed = 0;  // puts that ended neither ok, nor exists, nor busy
 };
 
@@ -56,9 +65,10 @@ class Player {
     if (ns_ == nullptr) return {.failed = request.size()};
     std::vector<shm::ChunkKey> keys;
     for (const uint64_t id : request) keys.push_back(NumberedKey(id));
-    const size_t matched = ns_->Match(keys).prefix;
-    std::vector<GetResult> got = ns_->Get(std::span(keys).first(matched));
+    const MatchResult match = ns_->Match(keys);
+    std::vector<GetResult> got = ns_->Get(std::span(keys).first(match.prefix), kGet);
     while (answer.prefix < got.size() && got[answer.prefix].status == StatusCode::kOk) {
+      answer.from_nvme += match.states[answer.prefix] == KeyState::kNvme ? 1 : 0;
       answer.wrong +=
           payloads_.CountWrong(request[answer.prefix], kPayload, got[answer.prefix].pin.bytes());
       ++answer.prefix;
@@ -101,30 +111,78 @@ int Launch(Workers& workers, const std::string& socket, const std::vector<Reques
 }
 
 struct Outcome {
-  double ratio = 0, moved_per_put = 0;
+  double ratio = 0, nvme_ratio = 0, moved_per_put = 0;
+  double written_bytes = 0, evicted_nvme = 0;  // of the NVMe tier
   uint64_t wrong = 0, failed = 0;
   bool ok = false;
 };
 
-Outcome Replay(const std::string& folder, const std::vector<Request>& requests, uint64_t capacity,
-               const std::string& policy) {
+struct Setup {
+  std::string name;       // for progress
+  uint64_t capacity = 0;  // of DRAM, in blocks
+  std::string policy = "gittins";
+  uint64_t nvme_bytes = 0;  // 0: DRAM alone
+};
+
+Result<BenchDaemon> StartDaemon(const std::string& folder, const Setup& setup) {
+  const uint64_t segments =
+      (setup.capacity + kRecordsASegment - 1) / kRecordsASegment + kOpenSegments;
+  std::vector<std::string> words = {"--dram",    std::to_string(segments * kSegment),
+                                    "--segment", std::to_string(kSegment),
+                                    "--policy",  setup.policy};
+  if (setup.nvme_bytes != 0) {
+    // Whole and fresh each time: what it has in it counts as a hit.
+    const std::string log = folder + "/trace.terrace";
+    unlink(log.c_str());
+    words.insert(words.end(), {"--nvme", log, "--nvme-bytes", std::to_string(setup.nvme_bytes)});
+  }
+  return BenchDaemon::Start(folder, words);
+}
+
+// Until no more than an eighth of DRAM waits to be written.  False after a minute.
+bool AwaitRoom(Client& client, uint64_t capacity) {
+  const int64_t until_ns = MonotonicNs() + kWrittenNs;
+  const auto most = static_cast<double>(capacity / 8);
+  for (;;) {
+    const NvmeNumbers numbers = ReadNvmeNumbers(client);
+    if (numbers.demote_queue + numbers.demoting <= most) return true;
+    if (MonotonicNs() >= until_ns) return false;
+    usleep(kLookUs);
+  }
+}
+
+// What the daemon counted.
+void ReadCounters(Client& client, Outcome* outcome) {
+  const double puts = TenantNumber(client, "/counters/puts");
+  outcome->moved_per_put = puts > 0 ? TenantNumber(client, "/counters/moved") / puts : 0;
+  outcome->written_bytes = ReadNvmeNumbers(client).written_bytes;
+  outcome->evicted_nvme = TenantNumber(client, "/tiers/1/evicted");
+}
+
+Outcome Replay(const std::string& folder, const std::vector<Request>& requests,
+               const Payloads& payloads, const Setup& setup) {
   Outcome outcome;
-  const uint64_t segments = (capacity + kRecordsASegment - 1) / kRecordsASegment + kOpenSegments;
-  const Result<BenchDaemon> daemon =
-      BenchDaemon::Start(folder, {"--dram", std::to_string(segments * kSegment), "--segment",
-                                  std::to_string(kSegment), "--policy", policy});
+  const Result<BenchDaemon> daemon = StartDaemon(folder, setup);
   if (!daemon.ok()) {
     std::fprintf(stderr, "terrace bench: %s\n", daemon.status().message().c_str());
     return outcome;
   }
-  const Payloads payloads(kPayload);
   Workers workers;
   std::vector<UniqueFd> ends;
   ends.reserve(kClients);
   for (int i = 0; i < kClients; ++i) {
     ends.emplace_back(Launch(workers, daemon->socket(), requests, payloads));
   }
-  uint64_t hits = 0, references = 0;
+  // After the forks: it has threads.
+  ClientOptions options;
+  options.socket = daemon->socket();
+  const Result<std::unique_ptr<Client>> client = Client::Connect(options);
+  if (!client.ok()) return outcome;
+  if (setup.nvme_bytes != 0 && TenantNumber(**client, "/tiers/1/bytes") == 0) {
+    std::fprintf(stderr, "terrace bench: the NVMe tier is off; the daemon says why above\n");
+    return outcome;
+  }
+  uint64_t hits = 0, from_nvme = 0, references = 0;
   for (uint64_t number = 0; number < requests.size(); ++number) {
     const int end = ends[number % kClients].get();
     Answer answer;
@@ -134,21 +192,24 @@ Outcome Replay(const std::string& folder, const std::vector<Request>& requests, 
       return outcome;
     }
     hits += answer.prefix;
+    from_nvme += answer.from_nvme;
     outcome.wrong += answer.wrong;
     outcome.failed += answer.failed;
     references += requests[number].size();
-    if (number % 4000 == 3999) Progress(policy + ": " + std::to_string(number + 1) + " requests");
+    if (number % 4000 == 3999) {
+      Progress(setup.name + ": " + std::to_string(number + 1) + " requests");
+    }
+    const bool look = setup.nvme_bytes != 0 && number % kRequestsALook == 0;
+    if (look && !AwaitRoom(**client, setup.capacity)) {
+      std::fprintf(stderr, "terrace bench: nothing is written to NVMe for a minute\n");
+      return outcome;
+    }
   }
   ends.clear();
   workers.Join();
-  ClientOptions options;
-  options.socket = daemon->socket();
-  Result<std::unique_ptr<Client>> client = Client::Connect(options);
-  if (!client.ok()) return outcome;
-  const double put_records = TenantNumber(**client, "/counters/puts") * (kPayload + kPageBytes);
-  const double moved_records = TenantNumber(**client, "/counters/moved") * (kPayload + kPageBytes);
-  outcome.moved_per_put = put_records > 0 ? moved_records / put_records : 0;
+  ReadCounters(**client, &outcome);
   outcome.ratio = static_cast<double>(hits) / static_cast<double>(references);
+  outcome.nvme_ratio = static_cast<double>(from_nvme) / static_cast<double>(references);
   outcome.ok = true;
   return outcome;
 }
@@ -179,6 +240,43 @@ Result<std::vector<Request>> ReadTrace(const std::string& file) {
   return requests;
 }
 
+struct Share {
+  double share = 0;
+  Outcome kept, other;  // other: with the NVMe tier, or LRU
+};
+
+boost::json::object ShareJson(const Share& found, bool nvme) {
+  boost::json::object out{{"capacity_share", found.share},
+                          {"prefix_hit_ratio", found.kept.ratio},
+                          {"moved_per_put", found.kept.moved_per_put},
+                          {"wrong_bytes", found.kept.wrong + found.other.wrong}};
+  if (!nvme) {
+    out["lru_prefix_hit_ratio"] = found.other.ratio;
+    return out;
+  }
+  out["tiered_prefix_hit_ratio"] = found.other.ratio;
+  out["dram_hit_ratio"] = found.other.ratio - found.other.nvme_ratio;
+  out["nvme_hit_ratio"] = found.other.nvme_ratio;
+  out["nvme_written_bytes"] = found.other.written_bytes;
+  out["nvme_evicted"] = found.other.evicted_nvme;
+  return out;
+}
+
+void Print(const Share& found, bool nvme) {
+  const uint64_t wrong = found.kept.wrong + found.other.wrong;
+  if (!nvme) {
+    std::printf("capacity %.2f: prefix hits %.4f, lru %.4f, moved a put %.3f, wrong %lu\n",
+                found.share, found.kept.ratio, found.other.ratio, found.kept.moved_per_put, wrong);
+    return;
+  }
+  std::printf(
+      "capacity %.2f: prefix hits %.4f (DRAM %.4f + NVMe %.4f), DRAM alone %.4f; written %.1f GiB, "
+      "evicted there %.0f, wrong %lu\n",
+      found.share, found.other.ratio, found.other.ratio - found.other.nvme_ratio,
+      found.other.nvme_ratio, found.kept.ratio, found.other.written_bytes / kGiB,
+      found.other.evicted_nvme, wrong);
+}
+
 }  // namespace
 
 int RunTrace(const std::string& folder, const TraceOptions& options) {
@@ -189,29 +287,29 @@ int RunTrace(const std::string& folder, const TraceOptions& options) {
   }
   std::unordered_set<uint64_t> distinct;
   for (const Request& request : *requests) distinct.insert(request.begin(), request.end());
+  const Payloads payloads(kPayload);
+  const bool nvme = options.nvme_bytes != 0;
   boost::json::array out;
   uint64_t wrong = 0;
   for (const double share : options.shares) {
     const auto capacity =
         static_cast<uint64_t>(std::floor(share * static_cast<double>(distinct.size())));
-    const Outcome kept = Replay(folder, *requests, capacity, "gittins");
-    const Outcome lru = Replay(folder, *requests, capacity, "lru");
-    if (!kept.ok || !lru.ok) return 1;
-    wrong += kept.wrong + lru.wrong;
-    if (kept.failed + lru.failed != 0) {
-      std::fprintf(stderr, "terrace bench: %lu puts failed, and not for busy\n",
-                   kept.failed + lru.failed);
+    Setup setup{.name = "DRAM", .capacity = capacity};
+    Share found{.share = share, .kept = Replay(folder, *requests, payloads, setup), .other = {}};
+    setup.name = nvme ? "DRAM and NVMe" : "LRU";
+    setup.nvme_bytes = options.nvme_bytes;
+    if (!nvme) setup.policy = "lru";
+    found.other = Replay(folder, *requests, payloads, setup);
+    if (!found.kept.ok || !found.other.ok) return 1;
+    wrong += found.kept.wrong + found.other.wrong;
+    if (const uint64_t failed = found.kept.failed + found.other.failed; failed != 0) {
+      std::fprintf(stderr, "terrace bench: %lu puts failed, and not for busy\n", failed);
       return 1;
     }
     if (options.json) {
-      out.push_back(boost::json::object{{"capacity_share", share},
-                                        {"prefix_hit_ratio", kept.ratio},
-                                        {"lru_prefix_hit_ratio", lru.ratio},
-                                        {"moved_per_put", kept.moved_per_put},
-                                        {"wrong_bytes", kept.wrong + lru.wrong}});
+      out.push_back(ShareJson(found, nvme));
     } else {
-      std::printf("capacity %.2f: prefix hits %.4f, lru %.4f, moved a put %.3f, wrong %lu\n", share,
-                  kept.ratio, lru.ratio, kept.moved_per_put, kept.wrong + lru.wrong);
+      Print(found, nvme);
     }
   }
   if (options.json) std::printf("%s\n", boost::json::serialize(out).c_str());

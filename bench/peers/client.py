@@ -131,30 +131,26 @@ def _connect(command: dict[str, Any]) -> Client:
     return Client(peer, command["number"])
 
 
-def _obey(command: dict[str, Any], client: Client | None) -> tuple[dict[str, Any], Client]:
+def _obey(
+    command: dict[str, Any], client: Any, connect: Callable[[dict[str, Any]], Any]
+) -> tuple[dict[str, Any], Any]:
     if client is None:
-        return {}, _connect(command)
-    wanted = command.pop("do")
-    acts: dict[str, Callable[..., dict[str, Any]]] = {
-        "load": client.load,
-        "warm": client.warm,
-        "get": client.get,
-        "put": client.put,
-    }
-    return acts[wanted](**command), client
+        return {}, connect(command)
+    answer: dict[str, Any] = getattr(client, command.pop("do"))(**command)
+    return answer, client
 
 
-def main() -> None:
-    """Obeys until standard input ends."""
+def obey_lines(connect: Callable[[dict[str, Any]], Any]) -> None:
+    """Obeys until standard input ends.  ``connect`` makes a client, whose methods are commands."""
     # A bench that was killed leaves no client behind; Ctrl-C is the bench's to handle.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # Peers' libraries print on standard output: that goes to the log.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    client: Client | None = None
+    client: Any = None
     for line in sys.stdin:
         try:
-            answer, client = _obey(json.loads(line), client)
+            answer, client = _obey(json.loads(line), client, connect)
             answer["ok"] = True
         except Exception as error:  # whatever a peer throws is the reason for its row
             text = str(error).strip().splitlines()
@@ -172,4 +168,4 @@ def _described(error: Exception, text: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    obey_lines(_connect)

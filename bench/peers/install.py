@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from bench.peers.measure import say
-from bench.peers.peer import ROOT, Peer
+from bench.peers.peer import ROOT, Contender
 
 REQUIREMENTS = pathlib.Path(__file__).parent / "requirements"
 # What a source distribution wants: one peer has a package that is nothing else.
@@ -18,7 +18,7 @@ TOOLS = ("setuptools==80.10.2", "wheel==0.48.0")
 LOG_LINES = 5
 
 
-def install(peer: type[Peer]) -> bool:
+def install(peer: type[Contender]) -> bool:
     """Makes the peer's environment anew; says what failed and answers False when it does."""
     if peer.environment is None:
         say(f"{peer.name} needs nothing")

@@ -82,19 +82,16 @@ class Servers(Protocol):
         ...
 
 
-class Peer(ABC):
-    """A store of chunks.
-
-    Life of a client: ``connect --> source --> (put --> share)? --> (get | put | remove)* -->
-    close``.
-    """
+class Contender(ABC):
+    """What is measured: its name, where its packages are, its servers."""
 
     name: ClassVar[str]
-    kind: ClassVar[Kind]
     # Words that follow the name in the table.
     remark: ClassVar[str] = ""
     # Its packages are requirements/NAME.txt; None runs in the project's own environment.
     environment: ClassVar[str | None] = None
+    # The module that its clients' processes run.
+    client: ClassVar[str]
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -110,7 +107,7 @@ class Peer(ABC):
     def missing(cls) -> str | None:
         """Says what this machine lacks to run it; None when nothing."""
         if cls.environment is not None and not (cls.folder() / ".installed").exists():
-            return f"not installed: scripts/bench-peers --install {cls.name}"
+            return f"not installed: scripts/bench-peers --install {cls.environment}"
         return None
 
     @classmethod
@@ -125,6 +122,17 @@ class Peer(ABC):
 
     def clean(self) -> None:  # noqa: B027 - most leave nothing
         """Removes what ended servers leave behind."""
+
+
+class Peer(Contender):
+    """A store of chunks.
+
+    Life of a client: ``connect --> source --> (put --> share)? --> (get | put | remove)* -->
+    close``.
+    """
+
+    kind: ClassVar[Kind]
+    client = "bench.peers.client"
 
     # In a client's process.
 
@@ -143,7 +151,7 @@ class Peer(ABC):
     def put(self, key: bytes, payload: Words) -> None:
         """Stores a row of `source` under a key of 16 digits that it does not hold."""
 
-    def share(self) -> None:  # noqa: B027 - where a key is enough to find a chunk
+    def share(self) -> None:
         """Lets other clients find what this one put."""
 
     @abstractmethod
@@ -157,7 +165,7 @@ class Peer(ABC):
     def remove(self, key: bytes) -> None:
         """Makes room for further puts; not timed."""
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to close
+    def close(self) -> None:
         """Ends the connection."""
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from bench.peers.peer import PORTS_MAX, ROOT, Peer, PeerError, Place
+from bench.peers.peer import PORTS_MAX, ROOT, Contender, PeerError, Place
 
 START_SECONDS = 45.0  # LMCache's server takes up to 17
 END_SECONDS = 5.0
@@ -127,12 +127,12 @@ def _listens(socket: str | None, port: int | None) -> bool:
 class ClientProcess:
     """A client of one peer in a process of its own; a context manager that ends it."""
 
-    def __init__(self, peer: type[Peer], number: int, place: Place) -> None:
+    def __init__(self, peer: type[Contender], number: int, place: Place) -> None:
         self._name = peer.name
         self._log = pathlib.Path(place.folder) / f"client-{number}.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [peer.folder() / "bin" / "python", "-m", "bench.peers.client"],
+                [peer.folder() / "bin" / "python", "-m", peer.client],
                 env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

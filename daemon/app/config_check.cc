@@ -149,12 +149,15 @@ Status CheckNvmeShare(const std::string& tenant, uint64_t bytes, const Config& c
   const uint64_t needed = NvmeDeviceBytes(kNvmeSegmentsMin, segment_bytes, file_count) +
                           NvmeStripeBytes(segment_bytes, file_count) * file_count;
   if (bytes >= needed) return Status::Ok();
+  const uint64_t catalog_bytes = tenant == "default" ? CatalogBytesOf(config) : 0;
+  const std::string beside =
+      catalog_bytes == 0 ? "" : " beside the catalog's " + FormatSize(catalog_bytes);
   const std::string lower = config.nvme_segment_bytes != 0
                                 ? ", or lower nvme_segment = " + FormatSize(segment_bytes)
                                 : "";
   return Status(StatusCode::kInvalid, "tenant '" + tenant + "' has " + FormatSize(bytes) +
-                                          " of nvme_bytes: give it " + FormatSize(needed) +
-                                          " or more" + lower);
+                                          " of nvme_bytes" + beside + ": give it " +
+                                          FormatSize(needed) + " or more" + lower);
 }
 
 Status CheckNvme(const Config& config) {
@@ -169,12 +172,15 @@ Status CheckNvme(const Config& config) {
   }
   const uint64_t nvme_bytes = NvmeBytesOf(config);
   if (nvme_bytes == 0) return Status::Ok();
-  if (shares >= nvme_bytes) {
+  const uint64_t catalog_bytes = CatalogBytesOf(config);
+  if (shares >= nvme_bytes - std::min(catalog_bytes, nvme_bytes)) {
+    const std::string catalog =
+        catalog_bytes == 0 ? "" : ", and the catalog's is " + FormatSize(catalog_bytes);
     return Status(StatusCode::kInvalid, "the tenants' shares are " + FormatSize(shares) +
-                                            " of nvme_bytes = " + FormatSize(nvme_bytes) +
+                                            " of nvme_bytes = " + FormatSize(nvme_bytes) + catalog +
                                             ": leave room for the default tenant");
   }
-  return CheckNvmeShare("default", nvme_bytes - shares, config);
+  return CheckNvmeShare("default", nvme_bytes - catalog_bytes - shares, config);
 }
 
 std::string OctalMode(uint32_t mode) {

@@ -98,7 +98,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
   if (!lock.ok()) return lock.status();
   std::unique_ptr<Daemon> daemon(new Daemon(*std::move(lock)));
   daemon->socket_ = config.socket;
-  daemon->archive_ = ChunkArchive::Open(CatalogFolderOf(config));
+  const uint64_t catalog_bytes = CatalogBytesOf(config);
+  daemon->archive_ = ChunkArchive::Open(CatalogFolderOf(config),
+                                        catalog_bytes != 0 ? catalog_bytes : kArchiveBytesMax);
 
   ShardOptions shard;
   shard.go_on = go_on;
@@ -110,6 +112,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(Config config, const std::function
                          .archive = daemon->archive_.get()};
   uint64_t rest = config.dram_bytes;
   uint64_t nvme_rest = NvmeBytesOf(config);
+  nvme_rest -= std::min(nvme_rest, catalog_bytes);
   const auto add = [&](const std::string& name, uint64_t bytes, std::vector<uid_t> uids) {
     ChunkStoreOptions options;
     options.tenant = name;

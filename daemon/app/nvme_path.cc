@@ -5,6 +5,7 @@
 #include <cctype>
 #include <filesystem>
 
+#include "daemon/history/chunk_archive.h"
 #include "storage/base/limits.h"
 #include "storage/tier/log_layout.h"
 #include "storage/tier/log_probe.h"
@@ -16,6 +17,7 @@ namespace {
 // at the device's speed.
 constexpr uint64_t kSegmentsWished = 64;
 constexpr uint64_t kAutoSegmentBytesMax = 256 * kMiB;
+constexpr uint64_t kCatalogShare = 64;
 
 // A tenant's name may have any bytes; a file's may not.
 std::string FileNameOf(const std::string& tenant) {
@@ -61,10 +63,17 @@ uint64_t NvmeBytesOf(const Config& config) {
   return devices && !config.nvme.empty() ? 0 : kNvmeBytesDefault;
 }
 
+uint64_t CatalogBytesOf(const Config& config) {
+  if (!config.catalog.empty() || CatalogFolderOf(config).empty()) return 0;
+  return std::clamp(NvmeBytesOf(config) / kCatalogShare, kArchiveBytesMin, kArchiveBytesMax);
+}
+
 uint64_t NvmeSegmentBytes(const Config& config, uint64_t bytes) {
   if (config.nvme_segment_bytes != 0) return config.nvme_segment_bytes;
   if (bytes == 0) return kAutoSegmentBytesMax;
-  return std::clamp(std::bit_floor(bytes / kSegmentsWished), kSegmentBytesMin,
+  // A size that is a power of two but for the catalog's part counts as one.
+  const uint64_t rounded = bytes + bytes / 16;
+  return std::clamp(std::bit_floor(rounded / kSegmentsWished), kSegmentBytesMin,
                     kAutoSegmentBytesMax);
 }
 

@@ -25,6 +25,10 @@ std::string NvmeFileOf(const std::string& path, const std::string& tenant);
 // Of all tenants together; 0: all of the block devices.
 uint64_t NvmeBytesOf(const Config& config);
 
+// What of that the catalog takes: a 64th, within its bounds, where it lies in a folder of nvme
+// because nothing else was said; 0 elsewhere.
+uint64_t CatalogBytesOf(const Config& config);
+
 // Of the log's segments on a new tier of `bytes` (0: all of the block devices).
 uint64_t NvmeSegmentBytes(const Config& config, uint64_t bytes);
 

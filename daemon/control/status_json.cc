@@ -33,6 +33,11 @@ json::object TierJson(const ChunkStoreStats& stats) {
           {"segments", SegmentsJson(stats.segments)}};
 }
 
+std::string WriteError(const NvmeStats& nvme) {
+  const std::string written = nvme.io.of(IoKind::kWrite).error;
+  return written.empty() ? nvme.io.of(IoKind::kSync).error : written;
+}
+
 // What an operator should know of the tier, as ends of a sentence about it.
 std::vector<std::string> NvmeWarnings(const NvmeStats& nvme, bool writable) {
   if (nvme.state == NvmeState::kOff) return {"is off: " + nvme.why_off};
@@ -40,12 +45,17 @@ std::vector<std::string> NvmeWarnings(const NvmeStats& nvme, bool writable) {
   if (!writable) {
     warnings.push_back("is read-only: what it holds is served, and what leaves memory is lost");
   }
+  if (!nvme.medium_error.empty()) {
+    warnings.push_back("has lost its file: " + nvme.medium_error +
+                       ": what was stored there ends with this life of the daemon at the latest; "
+                       "start it anew");
+  }
   if (nvme.log.writes.breaker_open) {
-    warnings.push_back("pauses its writes after errors: see the daemon's log");
+    warnings.push_back("pauses its writes after errors: " + WriteError(nvme));
   }
   if (nvme.log.reads.breaker_open) {
-    warnings.push_back(
-        "pauses its reads after errors: what is only there is a miss; see the daemon's log");
+    warnings.push_back("pauses its reads after errors, and what is only there is a miss: " +
+                       nvme.io.of(IoKind::kRead).error);
   }
   if (!nvme.namespaces_error.empty()) {
     warnings.push_back("does not know the latest namespaces and epochs: " + nvme.namespaces_error);
@@ -84,6 +94,9 @@ json::object NvmeJson(const NvmeStats& nvme, bool writable, bool encode) {
                    {"plain_buffers", nvme.io.plain_buffers},
                    {"write_breaker_open", nvme.log.writes.breaker_open},
                    {"read_breaker_open", nvme.log.reads.breaker_open},
+                   {"medium_error", nvme.medium_error},
+                   {"write_error", WriteError(nvme)},
+                   {"read_error", nvme.io.of(IoKind::kRead).error},
                    {"namespaces_error", nvme.namespaces_error}};
   const std::pair<const char*, uint64_t> counters[] = {
       {"demote_queue", nvme.demote_queue},
@@ -149,8 +162,11 @@ json::object CountersJson(const ChunkStoreStats& stats) {
           {"fresh_memfds", stats.fresh_memfds}};
 }
 
-// REQUIRES: it has the tier.
-bool NvmeWritable(const ChunkStore& store) { return store.options().nvme.device->writable(); }
+// False without a device, where one is wished.
+bool NvmeWritable(const ChunkStore& store) {
+  const BlockDevice* const device = store.options().nvme.device;
+  return device != nullptr && device->writable();
+}
 
 json::object TenantJson(const std::string& name, ChunkStore& store) {
   const ChunkStoreStats stats = store.stats();

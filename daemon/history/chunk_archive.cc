@@ -3,10 +3,14 @@
 #include "storage/base/clock.h"
 #include "storage/base/log.h"
 #include "storage/catalog/catalog.h"
+#include "storage/catalog/catalog_fit.h"
 #include "storage/engine/chunk_history.h"
 
 namespace terrace {
 namespace {
+
+static_assert(kArchiveBytesMin == kCatalogFolderBytesMin);
+static_assert(kArchiveBytesMax == kCatalogFolderBytesMax);
 
 ChunkName NameOf(std::string_view tenant, uint32_t label_tag, const shm::ChunkKey& key) {
   return {.tenant = LabelTag(tenant), .namespace_id = label_tag, .key = key};
@@ -30,12 +34,11 @@ std::optional<ArchivedEvent> Newest(const Result<std::vector<GoneEntry>>& entrie
 
 ChunkArchive::ChunkArchive(std::string folder) : folder_(std::move(folder)) {}
 
-std::unique_ptr<ChunkArchive> ChunkArchive::Open(const std::string& folder) {
+std::unique_ptr<ChunkArchive> ChunkArchive::Open(const std::string& folder, uint64_t bytes) {
   std::unique_ptr<ChunkArchive> archive(new ChunkArchive(folder));
   archive->ledger_ = std::make_unique<WriteLedger>(nullptr);
   if (folder.empty()) return archive;
-  CatalogOptions options;
-  options.folder = folder;
+  CatalogOptions options = CatalogOptionsFor(folder, bytes);
   options.repair = CatalogRepair::kWhenCorrupt;
   Result<std::unique_ptr<Catalog>> opened = Catalog::Open(options);
   if (!opened.ok()) {

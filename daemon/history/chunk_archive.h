@@ -16,11 +16,15 @@
 #include <string_view>
 
 #include "daemon/history/write_ledger.h"
+#include "storage/base/limits.h"
 #include "storage/engine/chunk_event.h"
 
 namespace terrace {
 
 class Catalog;
+
+// Of its folder.  More keeps no more.
+inline constexpr uint64_t kArchiveBytesMin = 8 * kMiB, kArchiveBytesMax = 384 * kMiB;
 
 struct ArchivedEvent {
   ChunkCause cause = ChunkCause::kNone;
@@ -39,9 +43,11 @@ struct ArchiveStats {
 
 class ChunkArchive {
  public:
-  // Empty folder: keeps nothing.  A damaged catalog is set aside and made anew; one that cannot be
-  // opened is named in the log and in stats(), and keeps nothing.
-  static std::unique_ptr<ChunkArchive> Open(const std::string& folder);
+  // Empty folder: keeps nothing.  The folder takes `bytes` at most (kArchiveBytesMin where that is
+  // less), besides one damaged catalog that was set aside.  A damaged catalog is set aside and made
+  // anew; one that cannot be opened is named in the log and in stats(), and keeps nothing.
+  static std::unique_ptr<ChunkArchive> Open(const std::string& folder,
+                                            uint64_t bytes = kArchiveBytesMax);
   ~ChunkArchive();
 
   void Note(std::string_view tenant, const ChunkEvent& event);

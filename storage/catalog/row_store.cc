@@ -114,6 +114,12 @@ rocksdb::Options StoreOptions(const RowStoreOptions& wanted, std::shared_ptr<Wat
   options.target_file_size_base = 32 * kMiB;
   options.max_bytes_for_level_base = 128 * kMiB;
   options.level_compaction_dynamic_level_bytes = true;
+  // catalog_fit.h counts on these: new tables that wait bound the folder's size, as does a manifest
+  // that begins anew.
+  options.level0_slowdown_writes_trigger = 6;
+  options.level0_stop_writes_trigger = 8;
+  options.max_manifest_file_size = wanted.write_buffer_bytes;
+  options.manifest_preallocation_size = wanted.write_buffer_bytes / 4;
   options.bytes_per_sync = options.wal_bytes_per_sync = 1 * kMiB;
   options.avoid_unnecessary_blocking_io = true;
   // A loss of power may leave a hole in what was not synced: what lies before it is kept.

@@ -177,6 +177,9 @@ NvmeStats NvmeTier::stats() const {
   if (!options_.note.empty()) stats.device += "; " + options_.note;
   stats.log = log_->stats();
   stats.bytes = stats.log.segments.total * options_.segment_bytes;
+  if (const Status medium = options_.device->CheckMedium(); !medium.ok()) {
+    stats.medium_error = medium.message();
+  }
   stats.allocated_bytes = options_.device->AllocatedBytes();
   stats.demote_queue = queued();
   stats.io = options_.device->stats();

@@ -78,6 +78,7 @@ struct IoStats {
     uint64_t operations = 0;     // handed to the system
     int64_t latency_ns_sum = 0;  // Submit until the end
     int64_t latency_ns_max = 0;
+    std::string error;  // of the last that ended with one; empty: none did
   };
   std::array<Kind, kIoKindCount> kinds;
   uint64_t busy = 0;             // refused at the door

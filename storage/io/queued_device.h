@@ -128,6 +128,7 @@ class QueuedDevice : public BlockDevice {
   void EndOperation(InFlight& slot, Status status);
   void EndIfComplete(IoRequest& request);
   void Count(const IoRequest& request);
+  void LogFailure(IoKind kind, const std::string& error);
   void LetGoOfBuffer(BufferId id);
   uint32_t CallFinished();
   Status TransferStatus(const InFlight& slot, int64_t result) const;
@@ -158,6 +159,7 @@ class QueuedDevice : public BlockDevice {
   std::vector<Buffer> buffers_;
   uint32_t live_buffers_ = 0, plain_buffers_ = 0;
   IoStats stats_;
+  std::array<int64_t, kIoKindCount> log_failure_ns_{};  // the next line of a kind: not before
 };
 
 // What errno means to the caller of a device; `what` names the operation.

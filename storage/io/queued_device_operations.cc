@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "storage/base/log.h"
 #include "storage/io/queued_device.h"
 
 namespace terrace {
 namespace {
 
+constexpr int64_t kFailureLogNs = 10 * kNsPerSecond;
 constexpr uint32_t kGenerationShift = 16;
 constexpr uint64_t kSlotMask = (1u << kGenerationShift) - 1;
 static_assert(kIoOperationsMax <= kSlotMask + 1);
@@ -252,6 +254,15 @@ void QueuedDevice::EndIfComplete(IoRequest& request) {
   finished_.PushBack(request);
 }
 
+// A medium that fails does so at every request.
+void QueuedDevice::LogFailure(IoKind kind, const std::string& error) {
+  const int64_t now_ns = clock_.NowNs();
+  int64_t& next_ns = log_failure_ns_[static_cast<uint32_t>(kind)];
+  if (now_ns < next_ns) return;
+  next_ns = now_ns + kFailureLogNs;
+  LogError("nvme: " + Describe() + ": " + error);
+}
+
 void QueuedDevice::Count(const IoRequest& request) {
   IoStats::Kind& kind = stats_.kinds[static_cast<uint32_t>(request.kind_)];
   const int64_t latency_ns = clock_.NowNs() - request.submitted_ns_;
@@ -264,6 +275,8 @@ void QueuedDevice::Count(const IoRequest& request) {
     ++kind.cancelled;
   } else {
     ++kind.errors;
+    kind.error = request.status_.ToString();
+    LogFailure(request.kind_, kind.error);
   }
 }
 

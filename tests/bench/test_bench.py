@@ -52,6 +52,57 @@ def test_trace_finds_exactly_what_was_there_before(tmp_path: Path) -> None:
     assert found["wrong_bytes"] == 0 and found["moved_per_put"] == 0
 
 
+def test_trace_counts_what_left_memory_by_tier(tmp_path: Path) -> None:
+    # Twice through more than memory has; DRAM alone has lost the start when it comes again.
+    requests = [list(range(at, at + 100)) for at in range(0, 2000, 100)] * 2
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(json.dumps({"hash_ids": ids}) + "\n" for ids in requests))
+    nvme = tmp_path / "nvme"
+    nvme.mkdir()
+    run = bench("trace", str(trace), "--share", "0.2", "--nvme", str(nvme), "--nvme-bytes",
+                "256MiB", "--json")  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (found,) = json.loads(run.stdout)
+    assert found["tiered_prefix_hit_ratio"] == pytest.approx(0.5, abs=0.01)
+    assert found["dram_hit_ratio"] + found["nvme_hit_ratio"] == found["tiered_prefix_hit_ratio"]
+    assert found["nvme_hit_ratio"] > 0.2 > 0.5 * found["prefix_hit_ratio"]
+    assert found["wrong_bytes"] == 0 and found["nvme_written_bytes"] >= 1600 * 68 << 10
+    assert list(nvme.iterdir()) == []
+
+
+def test_churn_keeps_log_and_catalog_within_the_cap(tmp_path: Path) -> None:
+    run = bench(
+        "churn", "--nvme", str(tmp_path), "--nvme-bytes", "256MiB", "--pools", "1", "--json"
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["cap_bytes"] == 256 << 20
+    # The log is allocated at the start, and the catalog lies beside it.
+    assert 200 << 20 < found["du_max_bytes"] <= found["cap_bytes"]
+    assert 0 < found["catalog_bytes"] <= 8 << 20 and found["du_samples"] > 10
+    assert found["wrong_bytes"] == found["refused_not_busy"] == 0
+    assert found["reclaims"] > 0 and found["written_bytes"] > found["cap_bytes"]
+    for phase in ("mixed", "smaller", "restarted"):
+        assert 0 < found[phase]["nvme_hit_ratio"] < found[phase]["hit_ratio"] < 1
+    assert found["dram_alone"]["nvme_hit_ratio"] == 0
+    assert found["dram_alone"]["requests"] == found["mixed"]["requests"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--nvme-bytes", "1GiB"), "--nvme"),
+        (("--nvme", "/nowhere"), "/nowhere"),
+        (("--nvme", "/tmp", "--nvme-bytes", "1MiB"), "--nvme-bytes"),
+        (("--nvme", "/tmp", "--nvme-bytes", "banana"), "banana"),
+    ],
+)
+def test_wrong_nvme_flags_are_named(arguments: tuple[str, ...], named: str) -> None:
+    run = bench("churn", *arguments)
+    assert run.returncode == 2 and named in run.stderr
+
+
 def test_wrong_trace_is_named_with_its_line(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text('{"hash_ids": [1]}\n{"ids": [1]}\n')

@@ -9,6 +9,9 @@
 #include <fstream>
 #include <sstream>
 
+#include "daemon/app/nvme_path.h"
+#include "storage/base/limits.h"
+
 namespace terrace {
 namespace {
 
@@ -96,6 +99,24 @@ TEST(Config, TheCatalogLiesInTheFirstFolderOfNvme) {
   config.catalog = "off";
   EXPECT_EQ(CatalogFolderOf(config), "");
   EXPECT_THAT(Refused("catalog = 3"), HasSubstr("t.toml:1: catalog = 3: use a folder or \"off\""));
+}
+
+TEST(Config, TheCatalogIsCountedWhereItLiesBesideTheLog) {
+  Config config;
+  EXPECT_EQ(CatalogBytesOf(config), 0u);
+  config.nvme = {"/tmp/"};
+  EXPECT_EQ(CatalogBytesOf(config), 384 * kMiB);  // a 64th of the default is more
+  config.nvme_bytes = kGiB;
+  EXPECT_EQ(CatalogBytesOf(config), 16 * kMiB);
+  config.nvme_bytes = 64 * kMiB;
+  EXPECT_EQ(CatalogBytesOf(config), 8 * kMiB);
+  EXPECT_TRUE(CheckConfig(config).ok());
+  config.nvme_bytes = 9 * kMiB;
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("tenant 'default' has 1 MiB"));
+  config.nvme_bytes = 8 * kMiB;
+  EXPECT_THAT(CheckConfig(config).message(), HasSubstr("the catalog's is 8 MiB"));
+  config.catalog = "/c";
+  EXPECT_EQ(CatalogBytesOf(config), 0u);
 }
 
 TEST(Config, NvmeAdmissionIsAWordOrASizeADay) {

@@ -109,9 +109,9 @@ def test_what_dram_reclaimed_has_its_mend(tmp_path: Path) -> None:
 
 @pytest.fixture
 def nvme(tmp_path: Path) -> Any:
-    """A daemon with an NVMe tier of a few segments, and so with a catalog."""
+    """A daemon with an NVMe tier of a few segments, and with a catalog of 8 MiB beside it."""
     (tmp_path / "nvme").mkdir()
-    flags = ["--nvme", str(tmp_path / "nvme"), "--nvme-bytes", "24MiB", "--nvme-segment", "2MiB"]
+    flags = ["--nvme", str(tmp_path / "nvme"), "--nvme-bytes", "32MiB", "--nvme-segment", "2MiB"]
     running = Terraced(tmp_path, dram="16MiB", flags=flags)
     yield running
     running.kill()

@@ -122,8 +122,13 @@ def test_a_device_that_is_away_costs_the_tier_alone(tmp_path: Path) -> None:
             lines.append(line)
             if "serving on" in line:
                 break
+        asked = subprocess.run(
+            [BIN / "terrace", "--socket", socket, "status"],
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
         daemon.terminate()
         daemon.stderr.read()
     assert daemon.returncode == 0
+    assert asked.returncode == 0 and "NVMe tier of tenant 'default' is off" in asked.stdout
     assert "nvme off" in lines[-1]
     assert any("unmounted" in line and "served from memory alone" in line for line in lines)

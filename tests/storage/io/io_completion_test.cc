@@ -114,6 +114,7 @@ TEST_F(IoCompletion, ErrorsSayWhatTheCallerDoesNext) {
   for (const auto& [error, code] : cases) {
     device_.End(StartedWrite(ask, kPageBytes), -error);
     EXPECT_EQ(ask.status().code(), code) << error;
+    EXPECT_EQ(device_.stats().of(IoKind::kWrite).error, ask.status().ToString());
   }
   EXPECT_EQ(device_.stats().of(IoKind::kWrite).errors, std::size(cases));
   EXPECT_EQ(device_.stats().of(IoKind::kWrite).bytes, 0u);
