@@ -49,9 +49,9 @@ class Run {
   void Submit(Trip& trip) {
     if (!status_.ok() || begun_ >= job_.io_bytes) return;
     const uint64_t blocks = job_.range_bytes / job_.block_bytes;
-    uint8_t* const memory =
-        memory_.data() + begun_ / job_.block_bytes % (memory_.size() / job_.block_bytes) *
-                             job_.block_bytes;
+    uint8_t* const memory = memory_.data() + begun_ / job_.block_bytes %
+                                                 (memory_.size() / job_.block_bytes) *
+                                                 job_.block_bytes;
     if (job_.kind == IoKind::kRead) {
       trip.PrepareRead(random_.Below(blocks) * job_.block_bytes, memory, job_.block_bytes, buffer_);
     } else {

@@ -51,7 +51,6 @@ class LogRun {
   }
 
   const std::vector<std::string>& blobs() const { return blobs_; }
-  std::vector<CatalogChunk>& chunks() { return chunks_; }
 
  private:
   Result<DeviceFiles> Open() const {
@@ -103,15 +102,6 @@ class LogRun {
     check.on_finding = [this, stripe_bytes](const LogFinding& finding) {
       Find(finding, stripe_bytes);
     };
-    if (options_.rebuild) {
-      check.on_record = [this](const CheckedRecord& record) {
-        chunks_.push_back({.identity = IdentityOf(record.entry),
-                           .place = record.place,
-                           .stored_bytes = record.entry.stored_bytes,
-                           .header_checksum = record.entry.header_checksum,
-                           .append_number = AppendNumberOf(record.entry)});
-      };
-    }
     Status checked = CheckLog(device, check, &log_.report, &blobs_);
     device.Drain();
     return checked;
@@ -156,7 +146,6 @@ class LogRun {
   FsckLog log_;
   std::vector<std::string> blobs_;
   std::map<uint32_t, std::string> labels_;
-  std::vector<CatalogChunk> chunks_;
 };
 
 // What a log that could not be read to its end would leave out is not made the catalog's truth.
@@ -173,15 +162,15 @@ Status WholeLogs(const FsckResult& result) {
 struct LogContent {
   std::string tenant;
   std::vector<std::string> blobs;
-  std::vector<CatalogChunk> chunks;
 };
 
-Result<CatalogRebuilt> Rebuild(const CatalogVerdict& found, std::vector<LogContent>* contents) {
+Result<CatalogRebuilt> Rebuild(const CatalogVerdict& found,
+                               const std::vector<LogContent>& contents) {
   Result<std::unique_ptr<CatalogRebuild>> rebuild = CatalogRebuild::Begin(found);
   if (!rebuild.ok()) return rebuild.status();
-  for (LogContent& content : *contents) {
+  for (const LogContent& content : contents) {
     if (content.tenant.empty()) continue;  // an empty file
-    Status added = (*rebuild)->Add(content.tenant, content.blobs, std::move(content.chunks));
+    Status added = (*rebuild)->Add(content.tenant, content.blobs);
     if (!added.ok()) return added;
   }
   return (*rebuild)->End();
@@ -220,9 +209,7 @@ int RunFsck(const FsckOptions& options, const std::function<bool()>& go_on) {
     result.logs.push_back(run.Run());
     if (!options.json) PrintLog(result.logs.back());
     if (options.rebuild) {
-      contents.push_back({.tenant = result.logs.back().tenant,
-                          .blobs = run.blobs(),
-                          .chunks = std::move(run.chunks())});
+      contents.push_back({.tenant = result.logs.back().tenant, .blobs = run.blobs()});
     }
     if (!go_on()) break;
   }
@@ -234,7 +221,7 @@ int RunFsck(const FsckOptions& options, const std::function<bool()>& go_on) {
     const bool judged = catalog.verdict.why.ok() || catalog.verdict.damaged;
     if (catalog.rebuilt_status.ok() && !judged) catalog.rebuilt_status = catalog.verdict.why;
     if (catalog.rebuilt_status.ok()) {
-      const Result<CatalogRebuilt> rebuilt = Rebuild(catalog.verdict, &contents);
+      const Result<CatalogRebuilt> rebuilt = Rebuild(catalog.verdict, contents);
       catalog.rebuilt_status = rebuilt.status();
       if (rebuilt.ok()) catalog.rebuilt = *rebuilt;
     }

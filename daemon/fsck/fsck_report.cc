@@ -131,7 +131,6 @@ json::object ToJson(const FsckCatalog& catalog) {
       {"done", catalog.rebuilt_status.ok()},
       {"error", catalog.rebuilt_status.ok() ? json::value(nullptr)
                                             : json::value(catalog.rebuilt_status.ToString())},
-      {"chunks", catalog.rebuilt.chunks},
       {"namespaces", catalog.rebuilt.namespaces},
       {"tenants", catalog.rebuilt.tenants},
       {"set_aside", catalog.rebuilt.set_aside},
@@ -246,8 +245,8 @@ void PrintCatalog(const FsckCatalog& catalog) {
     std::printf("  not rebuilt: %s\n", Printable(catalog.rebuilt_status.ToString()).c_str());
     return;
   }
-  std::printf("  rebuilt from the logs: %lu chunks, %lu namespaces, %lu tenants\n",
-              catalog.rebuilt.chunks, catalog.rebuilt.namespaces, catalog.rebuilt.tenants);
+  std::printf("  rebuilt from the logs: %lu namespaces, %lu tenants\n", catalog.rebuilt.namespaces,
+              catalog.rebuilt.tenants);
   std::printf(
       "  not in the logs: why chunks left (terrace explain), and the bytes written a day%s\n",
       verdict.damaged || !verdict.there ? ", which begin anew" : ": kept as they were");

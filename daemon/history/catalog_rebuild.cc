@@ -1,9 +1,7 @@
 #include "daemon/history/catalog_rebuild.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <future>
-#include <map>
 #include <utility>
 
 #include "storage/catalog/catalog.h"
@@ -47,7 +45,6 @@ Result<std::unique_ptr<CatalogRebuild>> CatalogRebuild::Begin(const CatalogVerdi
   if (!catalog.ok()) return catalog.status();
   std::unique_ptr<CatalogRebuild> rebuild(new CatalogRebuild(*std::move(catalog)));
   rebuild->rebuilt_.set_aside = rebuild->catalog_->opened().set_aside;
-  rebuild->catalog_->BeginRebuild();
   return rebuild;
 }
 
@@ -58,8 +55,7 @@ Status CatalogRebuild::Flush() {
   return begun.ok() ? flushed.get_future().get() : begun;
 }
 
-Status CatalogRebuild::Add(const std::string& tenant, const std::vector<std::string>& blobs,
-                           std::vector<CatalogChunk> chunks) {
+Status CatalogRebuild::Add(const std::string& tenant, const std::vector<std::string>& blobs) {
   const uint32_t tag = LabelTag(tenant);
   std::vector<std::string> damage;
   const Result<StoredNamespaces> stored = DecodeNamespaces(blobs, &damage);
@@ -67,9 +63,7 @@ Status CatalogRebuild::Add(const std::string& tenant, const std::vector<std::str
   CatalogUpdate update;
   update.Put(TenantRow{.name = tenant, .id = tag, .blob = ""});
   update.Put(NextIdRow{.tenant = tag, .next_id = stored->next_id});
-  std::map<uint32_t, bool> live;
   for (const NamespaceInfo& info : stored->all) {
-    live[info.ref.id] = true;
     update.Put(NamespaceRow{.tenant = tag,
                             .label = info.spec.label,
                             .id = info.ref.id,
@@ -83,33 +77,10 @@ Status CatalogRebuild::Add(const std::string& tenant, const std::vector<std::str
   if (const Status done = committed.get_future().get(); !done.ok()) return done;
   ++rebuilt_.tenants;
   rebuilt_.namespaces += stored->all.size();
-
-  std::erase_if(chunks, [&live](const CatalogChunk& chunk) {
-    return live.count(chunk.identity.namespace_id) == 0;
-  });
-  std::sort(chunks.begin(), chunks.end(), [](const CatalogChunk& one, const CatalogChunk& other) {
-    return one.append_number < other.append_number;
-  });
-  for (const CatalogChunk& chunk : chunks) {
-    if (catalog_->queue_room() == 0) {
-      if (Status flushed = Flush(); !flushed.ok()) return flushed;
-    }
-    const ChunkName name{
-        .tenant = tag, .namespace_id = chunk.identity.namespace_id, .key = chunk.identity.key};
-    const Status put = catalog_->Put(name, {.place = chunk.place,
-                                            .device = tag,
-                                            .payload_bytes = chunk.identity.payload_bytes,
-                                            .stored_bytes = chunk.stored_bytes,
-                                            .header_checksum = chunk.header_checksum,
-                                            .attributes = ""});
-    if (!put.ok()) return put;
-  }
-  rebuilt_.chunks += chunks.size();
-  return Flush();
+  return Status::Ok();
 }
 
 Result<CatalogRebuilt> CatalogRebuild::End() {
-  catalog_->EndRebuild();
   if (Status flushed = Flush(); !flushed.ok()) return flushed;
   if (Status closed = catalog_->Close(); !closed.ok()) return closed;
   return rebuilt_;

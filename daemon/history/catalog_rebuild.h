@@ -2,9 +2,10 @@
 
 // The catalog as fsck sees it: judged, and made anew from what the logs say.
 //
-// What a log says: where each chunk lies, tenants, namespaces and their next ids.  What it does
-// not: why chunks left, what was written on which day, leases.  Of a catalog that is good these
-// stay; with one that is not they are set aside.
+// What a log says: tenants, namespaces and their next ids.  What it does not: why chunks left, what
+// was written on which day, leases.  Of a catalog that is good these stay; with one that is not
+// they are set aside.  Where chunks lie the log itself says at each start, as fast as a catalog
+// would; rows for them would take more than the room that the catalog has.
 //
 // Threads: one; each call blocks.
 
@@ -16,7 +17,6 @@
 
 #include "storage/base/result.h"
 #include "storage/engine/namespace_codec.h"
-#include "storage/record/record.h"
 
 namespace terrace {
 
@@ -33,17 +33,8 @@ struct CatalogVerdict {
 // Changes nothing but the lock.
 CatalogVerdict JudgeCatalog(const std::string& folder);
 
-// A chunk as its record's footer entry names it.
-struct CatalogChunk {
-  RecordIdentity identity;
-  LogPlace place;
-  uint32_t stored_bytes = 0;
-  uint64_t header_checksum = 0;
-  uint64_t append_number = 0;
-};
-
 struct CatalogRebuilt {
-  uint64_t chunks = 0, namespaces = 0, tenants = 0;
+  uint64_t namespaces = 0, tenants = 0;
   std::string set_aside;  // where the former one lies
 };
 
@@ -53,10 +44,8 @@ class CatalogRebuild {
   static Result<std::unique_ptr<CatalogRebuild>> Begin(const CatalogVerdict& found);
   ~CatalogRebuild();
 
-  // One tenant's log, whole.  `blobs` is its namespace table.  Chunks of ended epochs are left out;
-  // of several of one key the last counts.
-  Status Add(const std::string& tenant, const std::vector<std::string>& blobs,
-             std::vector<CatalogChunk> chunks);
+  // One tenant.  `blobs` is its log's namespace table.
+  Status Add(const std::string& tenant, const std::vector<std::string>& blobs);
   // Stable when Ok.
   Result<CatalogRebuilt> End();
 

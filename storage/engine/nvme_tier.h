@@ -82,7 +82,7 @@ struct NvmeStats {
   uint64_t evicted = 0, evicted_bytes = 0, moved = 0, moved_bytes = 0, reclaims = 0;
   uint64_t recovered = 0, refused = 0;  // records found at start
   uint64_t scrubbed = 0, scrubbed_bytes = 0, scrub_damaged = 0, scrub_passes = 0;
-  std::string medium_error;      // empty: the files are there, as long as they were
+  std::string medium_error;  // empty: the files are there, as long as they were
   // As frames of the codec: on NVMe now, and what they would take as they are; since the start.
   uint64_t encoded_chunks = 0, encoded_bytes = 0, encoded_payload_bytes = 0;
   uint64_t encodes = 0, encodes_ungainful = 0, encodes_skipped = 0;  // skipped: too much to do

@@ -62,8 +62,9 @@ struct IoBudgets {
   // operations at most.
   uint64_t write_piece_bytes = 1 * kMiB;
   uint32_t write_depth = 4;
-  // While reads that somebody waits for (any class but kWriteBehind) wait, are in flight, or ended less than read_quiet_ns ago (a reader that asks for
-  // one chunk after the other leaves gaps, into which 4 MiB of writes would slip).
+  // While reads that somebody waits for (any class but kWriteBehind) wait, are in flight, or ended
+  // less than read_quiet_ns ago (a reader that asks for one chunk after the other leaves gaps, into
+  // which 4 MiB of writes would slip).
   uint64_t contended_write_piece_bytes = 256 * kKiB;
   uint32_t contended_write_depth = 1;
   int64_t read_quiet_ns = 2 * kNsPerMs;

@@ -131,8 +131,8 @@ class LogWriter {
     int64_t since_ns = 0;
     bool urgent = false;
     bool verify = false;
-    bool direct = false;       // the payload's whole pages are written from where they lie
-    uint64_t to_verify = 0;    // direct: of the payload, from here on not yet compared
+    bool direct = false;     // the payload's whole pages are written from where they lie
+    uint64_t to_verify = 0;  // direct: of the payload, from here on not yet compared
     Status status;
 
     bool judged() const { return !direct || !verify || to_verify >= stored.size(); }
@@ -145,7 +145,7 @@ class LogWriter {
     uint8_t* memory = nullptr;      // that is copied to; null: none of its own
     const uint8_t* data = nullptr;  // that is written
     uint32_t pending = kNone;       // without memory of its own: whose payload it writes
-    uint64_t from = 0;  // in the segment
+    uint64_t from = 0;              // in the segment
     uint64_t fill = 0;
   };
   enum class Life : uint8_t { kNone, kRecords, kFooter, kAbandoned };

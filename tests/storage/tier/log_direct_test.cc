@@ -76,9 +76,9 @@ class LogDirect : public testing::Test {
 };
 
 TEST_F(LogDirect, EachLengthComesBackNowAndInTheNextLife) {
-  const uint32_t lengths[] = {kDirect - 1,         kDirect,      kDirect + 1, kDirect + kPageBytes,
-                              shm::kLeafBytes + 5, 300'000,      1'000'000,   100,
-                              3 * shm::kLeafBytes, 4 * kDirect - 1};
+  const uint32_t lengths[] = {
+      kDirect - 1, kDirect,   kDirect + 1, kDirect + kPageBytes, shm::kLeafBytes + 5,
+      300'000,     1'000'000, 100,         3 * shm::kLeafBytes,  4 * kDirect - 1};
   std::vector<std::unique_ptr<Source>> sources;
   for (const uint32_t length : lengths) {
     sources.push_back(std::make_unique<Source>(static_cast<uint32_t>(sources.size()), length));
@@ -140,10 +140,10 @@ TEST_F(LogDirect, SegmentsSealBehindThem) {
   std::vector<std::optional<Status>> ended(20);
   for (uint32_t number = 0; number < ended.size(); ++number) {
     sources.push_back(std::make_unique<Source>(number, 290'000));
-    ASSERT_TRUE(
-        log()
-            .Append(sources[number]->append(), Note(*sources[number], &ended[number]), clock_.NowNs())
-            .ok());
+    ASSERT_TRUE(log()
+                    .Append(sources[number]->append(), Note(*sources[number], &ended[number]),
+                            clock_.NowNs())
+                    .ok());
   }
   machine_->RunUntilIdle();
   for (const auto& each : ended) EXPECT_TRUE(each.has_value() && each->ok());
