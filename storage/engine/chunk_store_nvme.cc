@@ -342,6 +342,8 @@ bool ChunkStore::DemoteOne(uint32_t chunk, int64_t now_ns) {
     demote_wake_ns_ = pause_ns;
     return false;
   }
+  // What somebody waits for is written whatever it costs, and others have less then.
+  if (at.urgent) nvme_->Charge(record_bytes);
   if (!at.urgent && !nvme_->Admits(record_bytes, now_ns)) {
     chunks_.at(chunk).unwritten = ChunkCause::kEvictedNotAdmitted;
     ++nvme_->counts.demote_declined;

@@ -293,7 +293,8 @@ void ChunkStore::AppendCarried(Carry& carry, int64_t now_ns) {
   LogAppend append{.header = &header,
                    .stored = {payload, carry.stored_bytes},
                    .reuse_class = nvme_->ClassOf(nvme_->policy().ReuseClass(chunk.nvme_policy)),
-                   .urgent = true};
+                   .urgent = true,
+                   .verify = carry.from_dram};
   const auto done = [this, &carry](const LogPlace& place, const Status& status) {
     CarriedAppended(carry, place, status);
   };

@@ -152,10 +152,15 @@ Status SegmentChecker::Examine(uint32_t segment, SegmentVerdict* verdict) {
                          ? Status(StatusCode::kCorrupt, "segment head: zeros under a trailer")
                          : ends.head_why;
   verdict->state = SegmentVerdict::State::kLost;
-  verdict->release = true;
+  // What cannot be read now may be another time, and hold what was acknowledged.
+  const bool unread = ends.head == End::kUnreadable || ends.tail == End::kUnreadable;
+  verdict->release = !unread;
   if (ends.tail != End::kGood) {
+    verdict->unsure = unread;
     Find(LogDamage::kHead, 0, why, nullptr,
-         "without a footer its records cannot be told from a former life's; --repair frees it");
+         unread ? "it cannot be judged, and is left alone"
+                : "without a footer its records cannot be told from a former life's; --repair "
+                  "frees it");
     return Status::Ok();
   }
   Find(LogDamage::kHead, 0, why, nullptr, "--repair writes it anew from its footer and headers");
@@ -189,12 +194,14 @@ Status SegmentChecker::JudgeSealed(const SegmentTrailer& trailer) {
 
 Status SegmentChecker::JudgeRecords(const SegmentTrailer& trailer,
                                     std::span<const uint8_t> entries) {
+  uint32_t unread = 0;
   for (uint32_t i = 0; i < trailer.record_count; ++i) {
     FooterEntry entry;
     std::memcpy(&entry, entries.data() + size_t{i} * sizeof(entry), sizeof(entry));
     const Result<const uint8_t*> bytes = At(OffsetOf(entry), sizeof(shm::RecordHeader));
     if (bytes.status().code() == StatusCode::kCancelled) return bytes.status();
     Status valid = bytes.status();
+    if (!bytes.ok()) ++unread;
     if (bytes.ok()) {
       shm::RecordHeader header;
       std::memcpy(&header, *bytes, sizeof(header));
@@ -216,13 +223,16 @@ Status SegmentChecker::JudgeRecords(const SegmentTrailer& trailer,
       verdict_->good.push_back(entry);
       continue;
     }
+    if (unreadable) ++unread;
     Find(LogDamage::kPayload, OffsetOf(entry) + sizeof(shm::RecordHeader),
          Status(unreadable ? StatusCode::kIoError : StatusCode::kCorrupt,
                 unreadable ? "payload: cannot be read" : "payload: differs from its leaf table"),
          &entry, "--repair retires the record");
     verdict_->write_tail = true;
   }
-  verdict_->release = verdict_->good.empty() && trailer.record_count > 0;
+  // Where nothing can be read it is not the records that are damaged.
+  if (verdict_->good.empty() && unread > 0) verdict_->unsure = true;
+  verdict_->release = verdict_->good.empty() && trailer.record_count > 0 && !verdict_->unsure;
   return Status::Ok();
 }
 

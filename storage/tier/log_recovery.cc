@@ -209,6 +209,7 @@ void LogRecovery::Report(Slot& slot, uint64_t fill_bytes, bool walked) {
                  .sequence = slot.sequence,
                  .fill_bytes = fill_bytes,
                  .walked = walked,
+                 .unread = slot.unread,
                  .withheld = false,
                  .entries = std::exchange(slot.entries, {})});
   }
@@ -221,6 +222,7 @@ void LogRecovery::Withhold(Slot& slot) {
                .sequence = slot.sequence,
                .fill_bytes = 0,
                .walked = false,
+               .unread = true,
                .withheld = true,
                .entries = std::exchange(slot.entries, {})});
   SlotDone(slot);

@@ -56,6 +56,7 @@ class LogRecovery {
     uint64_t sequence = 0;
     uint64_t fill_bytes = 0;
     bool walked = false;               // its footer is missing on the device
+    bool unread = false;               // some of it could not be read, so it may hold more
     bool withheld = false;             // nothing in it counts, and nothing is written over it
     std::vector<FooterEntry> entries;  // of a withheld one, what is known
   };

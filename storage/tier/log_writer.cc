@@ -91,6 +91,7 @@ Status LogWriter::Append(const LogAppend& append, LogAppendDone done, int64_t no
                    .segment = open.segment,
                    .offset_units = static_cast<uint32_t>(open.assigned / kLogBlockBytes)};
   pending.header = *append.header;
+  append_number_ += std::exchange(skipped_numbers_, 0);
   PlaceHeader(pending.place, std::min(++append_number_, kAppendNumberMax), &pending.header);
   pending.stored = append.stored;
   pending.done = std::move(done);
@@ -304,7 +305,8 @@ void LogWriter::VerifyDirect(Pending& pending, uint64_t bytes) {
 // While the device is busy with them.
 void LogWriter::VerifySome() {
   uint64_t left = kVerifyBytesPerPoll;
-  for (Open& open : opens_) {
+  for (uint32_t i = 0; i < kLogOpenMax && left > 0; ++i) {
+    Open& open = opens_[(first_ + i) % kLogOpenMax];
     if (open.life != Life::kRecords) continue;
     bool judged = false;
     for (const uint32_t index : open.pending) {

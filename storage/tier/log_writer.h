@@ -95,6 +95,8 @@ class LogWriter {
 
   // Before the first append: of a record that the log holds.
   void RaiseAppendNumber(uint64_t number) { append_number_ = std::max(append_number_, number); }
+  // So many more may have been given beyond those that are known.
+  void SkipAppendNumbers(uint64_t count) { skipped_numbers_ = std::max(skipped_numbers_, count); }
 
   // Gives the record its place and queues it; starts no I/O.  Only after Ok is `done` called, once.
   //   kBusy: too many wait, or no slot for another open segment      kNoSpace: no free segment
@@ -165,6 +167,7 @@ class LogWriter {
     Buffer* filling = nullptr;
     std::deque<Buffer*> queue;         // in order, ready or further
     std::vector<FooterEntry> entries;  // of durable records
+    Status cause;                      // of kAbandoned
     SegmentTrailer trailer;
     uint64_t tail_copied = 0, tail_written = 0;
   };
@@ -235,9 +238,10 @@ class LogWriter {
   std::vector<uint32_t> free_pending_;
   std::vector<Finished> finished_, calling_;
   uint32_t writing_ = 0;
-  uint32_t first_ = 0;          // which segment is served first, in turns
-  uint64_t append_number_ = 0;  // of the last record
-  bool work_ = false;           // since the last Poll
+  uint32_t first_ = 0;            // which segment is served first, in turns
+  uint64_t append_number_ = 0;    // of the last record
+  uint64_t skipped_numbers_ = 0;  // to be added to it
+  bool work_ = false;             // since the last Poll
   int64_t now_ns_ = 0;
   Breaker breaker_;
   LogWriteStats stats_;

@@ -75,6 +75,7 @@ bool LogWriter::SourceFailed(const Buffer& buffer) {
   if (buffer.memory != nullptr) return false;
   Pending& pending = (*pending_)[buffer.pending];
   if (!pending.verify) return false;
+  pending.to_verify = 0;  // it may have changed since
   VerifyDirect(pending, pending.stored.size());
   return !pending.status.ok();
 }
@@ -179,12 +180,7 @@ void LogWriter::Abandon(Open& open, const Status& cause) {
   if (cause.code() == StatusCode::kIoError) segments_.Fail(open.segment);
   Detach(open);
   open.life = Life::kAbandoned;
-  while (!open.pending.empty()) {
-    const uint32_t index = open.pending.front();
-    open.pending.pop_front();
-    ++stats_.failed_records;
-    Finish(index, cause);
-  }
+  open.cause = cause;
   EndIfQuiet(open);
 }
 
@@ -200,6 +196,19 @@ void LogWriter::EndIfQuiet(Open& open) {
   }
   open.queue = std::move(left);
   if (open.filling != nullptr) Release(std::exchange(open.filling, nullptr));
+  // The memory of what the device still reads is not the caller's again before it has ended.
+  std::deque<uint32_t> read;
+  for (const uint32_t index : open.pending) {
+    const bool borrowed = std::any_of(open.queue.begin(), open.queue.end(),
+                                      [index](const Buffer* b) { return b->pending == index; });
+    if (borrowed) {
+      read.push_back(index);
+      continue;
+    }
+    ++stats_.failed_records;
+    Finish(index, open.cause);
+  }
+  open.pending = std::move(read);
   if (open.queue.empty() && !open.outstanding()) EndLife(open);
 }
 

@@ -149,6 +149,10 @@ void SegmentLog::Recovered(LogRecovery::Segment found, const OnRecord& on_record
   for (const FooterEntry& entry : found.entries) {
     writer_->RaiseAppendNumber(AppendNumberOf(entry));
   }
+  // It may hold later records than any that is known: what is put from now on is later still.
+  if (found.withheld || found.unread) {
+    writer_->SkipAppendNumbers(segments_->count() * (segments_->segment_bytes() / kLogBlockBytes));
+  }
   if (found.withheld) return segments_->Withhold(found.segment);
   // Open while its footer is written, so that nobody reclaims it under that write.
   segments_->Recovered(found.segment, found.sequence, LogSegmentState::kOpen);

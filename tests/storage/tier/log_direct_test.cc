@@ -134,6 +134,27 @@ TEST_F(LogDirect, FailedWriteOfGoodBytesIsTheDevices) {
   EXPECT_TRUE(machine_->Get(source.chunk).ok());
 }
 
+// Its memory is the writer's until the device has let go of it, whatever became of the segment.
+TEST_F(LogDirect, NoneEndsWhileTheDeviceReadsIt) {
+  std::vector<std::unique_ptr<Source>> sources;
+  std::vector<bool> ended(6, false);
+  for (uint32_t number = 0; number < ended.size(); ++number) {
+    sources.push_back(std::make_unique<Source>(number, 300'000));
+    const auto done = [&, number](const LogPlace&, const Status& status) {
+      EXPECT_FALSE(status.ok());
+      ended[number] = true;
+      sources[number].reset();  // a write that still reads it is a use after free
+    };
+    ASSERT_TRUE(log().Append(sources[number]->append(), done, machine_->now()).ok());
+  }
+  SimFaults& faults = machine_->device().faults();
+  faults.write_error = 300;
+  faults.latency_ns_max = 50 * faults.latency_ns_min;
+  faults.sync_error = 1000;
+  machine_->RunUntilIdle();
+  for (const bool each : ended) EXPECT_TRUE(each);
+}
+
 TEST_F(LogDirect, SegmentsSealBehindThem) {
   // Seven of 290,000 bytes fill a segment of 2 MiB.
   std::vector<std::unique_ptr<Source>> sources;
