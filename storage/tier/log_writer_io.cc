@@ -175,9 +175,11 @@ void LogWriter::Finish(uint32_t index, const Status& status) {
 
 void LogWriter::Abandon(Open& open, const Status& cause) {
   ++stats_.failed_segments;
+  // Only while the medium as a whole takes writes is it the place that fails: one that takes none
+  // for an hour must not cost the segments that it still serves.  Nor do a full file system and a
+  // cancelled write say anything about the place.
+  if (cause.code() == StatusCode::kIoError && !breaker_.open()) segments_.Fail(open.segment);
   if (cause.code() != StatusCode::kCancelled) breaker_.Failed(cause, now_ns_);
-  // A full file system and a cancelled write say nothing about the place.
-  if (cause.code() == StatusCode::kIoError) segments_.Fail(open.segment);
   Detach(open);
   open.life = Life::kAbandoned;
   open.cause = cause;

@@ -135,6 +135,7 @@ TEST_F(ChunkStoreNvme, ADeviceThatCannotBeWrittenStillServes) {
     RunUntil([&] { return store->stats().nvme.demoting == 0; });
   }
   EXPECT_TRUE(nvme().log.writes.breaker_open);
+  EXPECT_LE(nvme().log.segments.quarantined, 1u);
   uint32_t found = 0;
   for (uint64_t key = 0; key < 40; ++key) found += Get(key, kBytes) == StatusCode::kOk;
   EXPECT_EQ(found, 40u);
